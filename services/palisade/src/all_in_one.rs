@@ -15,7 +15,10 @@ use palisade_middleware::{
     setting::Invalid,
 };
 
-use crate::{commands::DEV_ISSUER, config::Config, data_dir};
+use crate::{
+    config::Config,
+    data_dir::{self, DEV_ISSUER},
+};
 
 /// Lifetime of the token printed at startup.
 const DEMO_TOKEN_LIFETIME: Duration = Duration::from_hours(24);

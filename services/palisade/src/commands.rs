@@ -12,10 +12,10 @@ use palisade_middleware::{
 };
 use palisade_orders::config::Store;
 
-use crate::{data_dir, erase, subcommand};
-
-/// `iss` of tokens signed by the development key.
-pub(crate) const DEV_ISSUER: &str = "palisade-dev";
+use crate::{
+    data_dir::{self, DEV_ISSUER},
+    erase, subcommand,
+};
 
 /// Returns the subcommands.
 pub(crate) fn commands() -> [Command; 6] {
@@ -82,7 +82,7 @@ pub(crate) fn run(name: &str, arguments: &ArgMatches, before: &ArgMatches) -> an
     let data_dir = before.get_one::<String>("data_dir");
     match name {
         "token" => token(arguments, data_dir.map(PathBuf::from)),
-        "erase" => erase::run(arguments.get_one::<String>("subject").context("--subject is required")?, before),
+        "erase" => print(&erase::run(arguments.get_one::<String>("subject").context("--subject is required")?, before)?),
         "keygen" => keygen(arguments),
         "migrate" => with_store(arguments, async |url| palisade_orders::migrate(url).await),
         "redrive" => with_store(arguments, async |url| print(&palisade_orders::redrive(url).await?.to_string())),
@@ -134,6 +134,6 @@ fn jwks(arguments: &ArgMatches) -> anyhow::Result<()> {
     print(&serde_json::to_string_pretty(&serde_json::json!({ "keys": keys }))?)
 }
 
-pub(crate) fn print(line: &str) -> anyhow::Result<()> {
+fn print(line: &str) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
 }

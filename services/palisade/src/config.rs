@@ -15,7 +15,7 @@ use palisade_middleware::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{commands::DEV_ISSUER, data_dir};
+use crate::data_dir::{self, DEV_ISSUER};
 
 /// Settings of the all-in-one process.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]

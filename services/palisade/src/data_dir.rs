@@ -11,6 +11,8 @@ use anyhow::Context as _;
 use palisade_middleware::{auth::keys::SigningKey, setting::Invalid};
 use secrecy::{ExposeSecret, SecretString};
 
+/// `iss` of tokens signed by the development key.
+pub(crate) const DEV_ISSUER: &str = "palisade-dev";
 const KEY_FILE: &str = "dev-signing-key.pem";
 /// File mode of a private key: readable by the owner only.
 const PRIVATE: u32 = 0o600;

@@ -1,5 +1,5 @@
-//! `palisade erase`: erases the data of a subject from both stores and the archive, while the services
-//! run or not.
+//! `palisade erase`: erases the data of a subject from both stores and the archive, while the
+//! services run or not.
 
 use std::fmt::Write;
 
@@ -15,9 +15,9 @@ use palisade_orders::erasure::Erased;
 
 use crate::{all_in_one, config::Config};
 
-/// Erases `subject` from the stores that `options` configure, prints the counts, and logs them
-/// without the subject.
-pub(crate) fn run(subject: &str, options: &ArgMatches) -> anyhow::Result<()> {
+/// Erases `subject` from the stores that `options` configure. Returns a table of the counts, and
+/// logs them without the subject.
+pub(crate) fn run(subject: &str, options: &ArgMatches) -> anyhow::Result<String> {
     let subject = Subject::parse(subject).context("--subject")?;
     // Also from the messages of libraries.
     redact::register(subject.as_str());
@@ -42,7 +42,7 @@ pub(crate) fn run(subject: &str, options: &ArgMatches) -> anyhow::Result<()> {
             product_keys,
             "operator erased the data of a subject"
         );
-        crate::commands::print(&table(&pseudonym, &orders, product_keys)?)
+        table(&pseudonym, &orders, product_keys)
     })
 }
 
