@@ -167,6 +167,7 @@ fn rows() -> [Panel; 7] {
             .query(metric("palisade.store.overdue_rows").now().max_by(ROWS)),
         timeseries("Rows deleted / min")
             .description("Rows deleted after their retention, by collection. The rows of an order count with it.")
+            .remediation("0 while rows are past their retention: the job fails, or its archive cannot be written.")
             .unit(unit::PER_MINUTE)
             .query(metric("palisade.store.deleted_rows").rate().sum_by(ROWS).per_minute()),
         timeseries("Reservations repaired / min")

@@ -1,5 +1,5 @@
-//! Admin endpoints of the saga: invariant audit, stuck orders, manual retry, repair of reservations,
-//! and dead-lettered events.
+//! Admin endpoints of the saga: invariant audit, stuck orders, manual retry, repair of
+//! reservations, and dead-lettered events.
 
 mod reservations;
 
@@ -48,8 +48,9 @@ pub struct AdminState {
     pub clock: Arc<dyn Clock>,
 }
 
-/// Routes `GET /invariants`, `POST /reservations/{id}/repair`, `GET /saga/stuck`, `GET
-/// /saga/quarantine`, `POST /saga/retry/{id}`, `GET /events/dead`, `POST /events/redrive` and `DELETE /events/relay`.
+/// Routes `GET /invariants`, `POST /reservations/{id}/repair`, `GET /saga/stuck`,
+/// `GET /saga/quarantine`, `POST /saga/retry/{id}`, `GET /events/dead`, `POST /events/redrive` and
+/// `DELETE /events/relay`.
 pub fn router(state: AdminState) -> Router {
     Router::new()
         .route("/invariants", get(invariants))

@@ -59,8 +59,8 @@ fn list(orders: &[(Status, u64)]) -> String {
     orders.iter().map(part).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns a pseudonym of `subject` for one run: a hash with a random key that is then forgotten, so
-/// that it cannot be computed again.
+/// Returns a pseudonym of `subject` for one run: a hash with a random key that is then forgotten,
+/// so that it cannot be computed again.
 pub fn pseudonym(subject: &Subject) -> anyhow::Result<Subject> {
     let mut key = [0; 32];
     getrandom::fill(&mut key)?;

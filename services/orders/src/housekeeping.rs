@@ -70,8 +70,8 @@ impl Housekeeping {
     }
 }
 
-/// Repeats `delete` until it deletes less than a batch of `collection`. Pauses as long as each batch took, so that
-/// a backlog takes at most half of a connection.
+/// Repeats `delete` until it deletes less than a batch of `collection`. Pauses as long as each
+/// batch took, so that a backlog takes at most half of a connection.
 async fn in_batches<F>(heartbeat: &Heartbeat, collection: &'static str, mut delete: impl FnMut() -> F) -> Result<(), Error>
 where
     F: Future<Output = Result<u64, Error>>,

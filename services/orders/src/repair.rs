@@ -1,5 +1,5 @@
-//! Repair of a reservation that contradicts its order, for operators: after a backup of one store was
-//! restored, the stores contradict each other.
+//! Repair of a reservation that contradicts its order, for operators: after a backup of one store
+//! was restored, the stores contradict each other.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
-//! Backup and restore: one store is restored to an older state than the other. The audit reports the
-//! contradictions, an operator repairs them, and the audit is clean.
+//! Backup and restore: one store is restored to an older state than the other. The audit reports
+//! the contradictions, an operator repairs them, and the audit is clean.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
 use palisade_tests::{
     Client, Response, Shop, eventually, servers,
@@ -156,9 +156,7 @@ async fn finish(shop: &Shop) {
 /// Saves an embedded store as documented: never by copying the file of a running service.
 fn vacuum_into(database: &Path, copy: &Path) {
     let _ = fs::remove_file(copy);
-    let output = Command::new("sqlite3").arg(database).arg(format!("VACUUM INTO '{}'", copy.display())).output();
-    let output = output.expect("sqlite3 is missing: run `make tools` as root, or install the package `sqlite3`");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    crate::sqlite3(database, &format!("VACUUM INTO '{}'", copy.display()));
 }
 
 fn embedded(service: &'static str, backup: &Path) -> Restorable<'static> {

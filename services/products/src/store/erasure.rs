@@ -1,5 +1,5 @@
-//! Erasure of the data of a subject. Only idempotency keys name one: products and reservations have no
-//! owner.
+//! Erasure of the data of a subject. Only idempotency keys name one: products and reservations
+//! have no owner.
 
 use palisade_middleware::auth::Subject;
 
