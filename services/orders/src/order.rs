@@ -151,6 +151,13 @@ impl Order {
     }
 }
 
+impl Order {
+    /// Returns the quantities of the lines by product.
+    pub fn quantities(&self) -> Quantities {
+        self.lines.iter().map(|line| (line.product_id, line.quantity)).collect()
+    }
+}
+
 impl OrderId {
     /// Id before all others. No order has it.
     pub(crate) const NIL: Self = Self(Uuid::nil());

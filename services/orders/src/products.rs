@@ -149,13 +149,14 @@ impl Products {
                     ConfirmOutcome::Lost | ConfirmOutcome::Unknown { .. } => RestoreOutcome::Unknown,
                 },
             },
-            Err(status) => match reason(&status).filter(|reason| FINAL.contains(reason)) {
-                Some(reason) => RestoreOutcome::Refused(reason.slug),
-                None => {
+            Err(status) => {
+                if let Some(reason) = reason(&status).filter(|reason| FINAL.contains(reason)) {
+                    RestoreOutcome::Refused(reason.slug)
+                } else {
                     log_unknown_outcome("ReserveStock", &status);
                     RestoreOutcome::Unknown
                 }
-            },
+            }
         }
     }
 

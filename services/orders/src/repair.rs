@@ -7,14 +7,15 @@ use palisade_middleware::{
     auth::Principal,
     context::{self, Context},
 };
+use palisade_proto::reasons::reservation::REVISED;
 use tokio::time::Instant;
 
 use crate::{
     fulfilment::FulfilOutcome,
     metrics,
-    order::{OrderId, Status},
+    order::{Order, OrderId, Status},
     products::{Products, RestoreOutcome},
-    saga::ReleaseOutcome,
+    saga::{ReleaseOutcome, ReviseOutcome},
     store::{Error, SagaStatus, Store},
 };
 
@@ -80,10 +81,11 @@ impl Repair {
 
     async fn compare_and_repair(&self, id: OrderId) -> Result<Option<(Option<Status>, RepairOutcome)>, Error> {
         // The reservation first: an order exists before its reservation.
-        let Ok(is_open) = self.products.is_open(id.as_uuid()).await else {
+        let Ok(open) = self.products.open_reservation(id.as_uuid()).await else {
             let saga = self.saga_status(id).await?;
             return Ok(Some((saga.map(|saga| saga.status), RepairOutcome::Unknown)));
         };
+        let is_open = open.is_some();
         let Some(saga) = self.saga_status(id).await? else {
             return Ok(if is_open { Some((None, self.release(id).await)) } else { None });
         };
@@ -91,7 +93,14 @@ impl Repair {
             _ if saga.release_pending || saga.fulfilment_pending => RepairOutcome::Consistent,
             Status::Failed | Status::Cancelled if is_open => self.release(id).await,
             Status::Completed if is_open => self.fulfil(id).await,
-            Status::Confirmed if !is_open => self.reserve(id).await?,
+            Status::Confirmed => match (open, self.store.find(id).await?) {
+                (_, None) => RepairOutcome::Unknown,
+                (None, Some(order)) => self.reserve(&order).await,
+                (Some(open), Some(order)) if order.revision.is_none() && open.quantities != order.quantities() => {
+                    self.realign(&order).await
+                }
+                _ => RepairOutcome::Consistent,
+            },
             _ => RepairOutcome::Consistent,
         };
         Ok(Some((Some(saga.status), outcome)))
@@ -115,12 +124,21 @@ impl Repair {
         }
     }
 
-    async fn reserve(&self, id: OrderId) -> Result<RepairOutcome, Error> {
-        let Some(order) = self.store.find(id).await? else { return Ok(RepairOutcome::Unknown) };
-        Ok(match self.products.restore(&order).await {
+    async fn reserve(&self, order: &Order) -> RepairOutcome {
+        match self.products.restore(order).await {
             RestoreOutcome::Confirmed => RepairOutcome::Reserved,
             RestoreOutcome::Refused(reason) => RepairOutcome::Refused(reason),
             RestoreOutcome::Unknown => RepairOutcome::Unknown,
-        })
+        }
+    }
+
+    /// Takes and gives back the units by which the reservation differs from the order.
+    async fn realign(&self, order: &Order) -> RepairOutcome {
+        match self.products.realign(order).await {
+            ReviseOutcome::Revised(_) => RepairOutcome::Reserved,
+            ReviseOutcome::Refused(reason) => RepairOutcome::Refused(reason.as_str()),
+            ReviseOutcome::Lost => RepairOutcome::Refused(REVISED.slug),
+            ReviseOutcome::Unknown { .. } => RepairOutcome::Unknown,
+        }
     }
 }

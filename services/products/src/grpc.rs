@@ -208,8 +208,7 @@ impl ProductsService for Products {
         match revised {
             ReviseOutcome::Revised(reservation) => Ok(Response::new(convert::reservation(&reservation))),
             ReviseOutcome::Refused { reason, product_id } => Err(rejections::refused(reason, product_id).into()),
-            ReviseOutcome::DifferentLines => Err(rejections::different_lines().into()),
-            ReviseOutcome::Superseded => Err(rejections::superseded().into()),
+            ReviseOutcome::DifferentLines | ReviseOutcome::Superseded => Err(rejections::superseded().into()),
             ReviseOutcome::NotConfirmed => Err(rejections::not_confirmed().into()),
             ReviseOutcome::Unknown => Err(rejections::unknown_reservation().into()),
         }

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use palisade_tests::{
     Client, Response, Shop, eventually, servers,
     shop::{ALL_SCOPES, CUSTOMER},
-    shop_helpers::{available_quantity, create_product, id_of, place_confirmed_order, set_status},
+    shop_helpers::{available_quantity, create_product, id_of, order_body, place_confirmed_order, set_status},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -30,6 +30,10 @@ impl Restorable<'_> {
         self.shop.program_mut(self.service).restart();
         self.shop.ready().await;
     }
+}
+
+async fn revise(buyer: &Client, order: &str, product: &str, quantity: i64) {
+    buyer.put(format!("/orders/{order}"), &order_body(&[(product, quantity)])).await.ok(200);
 }
 
 async fn report(shop: &Shop) -> Value {
@@ -70,11 +74,13 @@ async fn restore_older_orders(mut shop: Restorable<'_>) {
     let product = create_product(&seller, 100).await;
     let order = async |buyer: &Client, quantity| id_of(&place_confirmed_order(buyer, &[(&product, quantity)]).await);
     let (kept, to_complete, to_cancel) = (order(&buyer, 1).await, order(&buyer, 2).await, order(&buyer, 4).await);
+    let revised = order(&buyer, 1).await;
     (shop.save)();
+    revise(&buyer, &revised, &product, 3).await;
     let lost = [order(&buyer, 8).await, order(&buyer, 16).await];
     set_status(&seller, &to_complete, "COMPLETED").await.ok(200);
     set_status(&buyer, &to_cancel, "CANCELLED").await.ok(200);
-    eventually(async || (available_quantity(&seller, &product).await == 100 - 1 - 2 - 8 - 16).then_some(())).await;
+    eventually(async || (available_quantity(&seller, &product).await == 100 - 1 - 2 - 3 - 8 - 16).then_some(())).await;
     let fulfilled = async || shop.shop.counted("products", "palisade_stock_reservations_total", &["fulfilled"]).await;
     eventually(async || (fulfilled().await > 0.0).then_some(())).await;
     shop.restore().await;
@@ -88,14 +94,19 @@ async fn restore_older_orders(mut shop: Restorable<'_>) {
         assert_eq!(repaired(shop, id).await, (200, "released".into()));
         assert_eq!(repair(shop, id).await.status, 404, "it is released once");
     }
-    assert_eq!(available_quantity(&seller, &product).await, 100 - 1 - 2);
-    // Their units are not reserved again: they left the stock, or were given back.
-    for (id, reason) in [(&to_complete, "reservation_fulfilled"), (&to_cancel, "reservation_released")] {
+    assert_eq!(available_quantity(&seller, &product).await, 100 - 1 - 2 - 3);
+    assert_eq!(mismatches(&before, "other_lines"), sorted(&[&revised]), "{before}");
+    // Their units are not reserved again: they left the stock, were given back, or belong to a later
+    // revision.
+    let refusals = [(&to_complete, "reservation_fulfilled"), (&to_cancel, "reservation_released"), (&revised, "reservation_revised")];
+    for (id, reason) in refusals {
         let refused = repair(shop, id).await;
         assert_eq!((refused.status.as_u16(), &refused.json()["reason"]), (409, &json!(reason)));
     }
     set_status(&seller, &to_complete, "COMPLETED").await.ok(200);
     set_status(&buyer, &to_cancel, "CANCELLED").await.ok(200);
+    buyer.put(format!("/orders/{revised}"), &order_body(&[(&product, 4)])).await.problem(409, "reservation_expired");
+    set_status(&buyer, &revised, "CANCELLED").await.ok(200);
     assert_eq!(repaired(shop, &kept).await, (200, "consistent".into()));
     finish(shop).await;
     assert_eq!(available_quantity(&seller, &product).await, 100 - 1 - 2);
@@ -112,18 +123,20 @@ async fn restore_older_products(mut shop: Restorable<'_>) {
     let (product, scarce) = (create_product(&seller, 100).await, create_product(&seller, 5).await);
     let order = async |product: &String, quantity| id_of(&place_confirmed_order(&buyer, &[(product, quantity)]).await);
     let (kept, completed, cancelled) = (order(&product, 1).await, order(&product, 2).await, order(&product, 4).await);
+    let revised = order(&product, 1).await;
     (shop.save)();
+    revise(&buyer, &revised, &product, 3).await;
     let (lost, unlucky) = (order(&product, 8).await, order(&scarce, 5).await);
     set_status(&seller, &completed, "COMPLETED").await.ok(200);
     set_status(&buyer, &cancelled, "CANCELLED").await.ok(200);
     let fulfilled = async || shop.shop.counted("products", "palisade_stock_reservations_total", &["fulfilled"]).await;
     eventually(async || (fulfilled().await > 0.0).then_some(())).await;
-    eventually(async || (available_quantity(&seller, &product).await == 100 - 1 - 2 - 8).then_some(())).await;
+    eventually(async || (available_quantity(&seller, &product).await == 100 - 1 - 2 - 8 - 3).then_some(())).await;
     shop.restore().await;
     let shop = &shop.shop;
     // Another customer was faster.
     let taken = eventually(async || {
-        let order = buyer.post("/orders", &palisade_tests::shop_helpers::order_body(&[(&scarce, 1)])).attempt().await.ok()?;
+        let order = buyer.post("/orders", &order_body(&[(&scarce, 1)])).attempt().await.ok()?;
         (order.status == 201).then(|| order.json())
     });
     let taken = id_of(&taken.await);
@@ -131,17 +144,20 @@ async fn restore_older_products(mut shop: Restorable<'_>) {
     let before = report(shop).await;
     assert_eq!(mismatches(&before, "order_without_reservation"), sorted(&[&lost, &unlucky]), "{before}");
     assert_eq!(mismatches(&before, "reservation_not_ended"), sorted(&[&completed, &cancelled]), "{before}");
-    assert_eq!(repaired(shop, &lost).await, (200, "reserved".into()));
+    assert_eq!(mismatches(&before, "other_lines"), sorted(&[&revised]), "{before}");
+    for id in [&lost, &revised] {
+        assert_eq!(repaired(shop, id).await, (200, "reserved".into()));
+    }
     assert_eq!(repaired(shop, &completed).await, (200, "fulfilled".into()));
     assert_eq!(repaired(shop, &cancelled).await, (200, "released".into()));
     let refused = repair(shop, &unlucky).await;
     assert_eq!((refused.status.as_u16(), &refused.json()["reason"]), (409, &json!("insufficient_stock")));
     set_status(&buyer, &unlucky, "CANCELLED").await.ok(200);
-    for id in [&kept, &taken, &lost] {
+    for id in [&kept, &taken, &lost, &revised] {
         assert_eq!(repaired(shop, id).await, (200, "consistent".into()));
     }
     finish(shop).await;
-    assert_eq!(available_quantity(&seller, &product).await, 100 - 1 - 2 - 8);
+    assert_eq!(available_quantity(&seller, &product).await, 100 - 1 - 2 - 8 - 3);
     assert_eq!(available_quantity(&seller, &scarce).await, 5 - 1);
 }
 

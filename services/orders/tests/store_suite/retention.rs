@@ -28,6 +28,10 @@ crate::on_both![
 const DAY: Duration = Duration::from_hours(24);
 const LIFETIMES: Lifetimes = Lifetimes { events: DAY, failed: Some(DAY.saturating_mul(30)), ended: Some(DAY.saturating_mul(730)) };
 
+fn number<T>(items: &[T]) -> i64 {
+    i64::try_from(items.len()).unwrap()
+}
+
 impl Database {
     /// Creates one order in each situation and returns their ids: those that are settled, and those
     /// that are not.
@@ -94,11 +98,11 @@ async fn only_settled_orders_are_deleted(db: Database) {
         assert_eq!(db.store.history_after(id, 0).await.unwrap(), []);
     }
     for id in &living {
-        assert_eq!(db.store.history_after(*id, 0).await.unwrap().len() as i64, db.find(*id).await.version);
+        assert_eq!(number(&db.store.history_after(*id, 0).await.unwrap()), db.find(*id).await.version);
     }
-    let lines = 2 * living.len() as i64;
+    let lines = 2 * number(&living);
     // Histories of 4, 4, 1, 2 and 3 rows; each has an event.
-    assert_eq!(db.rows().await, [living.len() as i64, lines, 14, 14]);
+    assert_eq!(db.rows().await, [number(&living), lines, 14, 14]);
     db.assert_invariants(NOW).await;
 }
 
@@ -150,7 +154,7 @@ async fn orders_are_deleted_after_their_lifetime(db: Database) {
     let (_, living) = db.orders_in_every_situation().await;
     db.publish_all().await;
     let past = |now| LIFETIMES.past(now);
-    let orders = |rows| 1 + living.len() as i64 + rows;
+    let orders = |rows| 1 + number(&living) + rows;
     for (now, overdue, left) in [(NOW + DAY * 30 - DAY, 0, 3), (NOW + DAY * 30, 1, 2), (NOW + DAY * 729, 0, 2), (NOW + DAY * 730, 2, 0)] {
         assert_eq!(db.store.overdue(NOW, past(now)).await.unwrap().orders, overdue + u64::from(overdue > 1));
         db.retention(now, None).clean(|| {}).await.unwrap();

@@ -92,9 +92,10 @@ pub(super) fn confirm_of_refused() -> Rejection {
     Rejection::new(&reservation::REFUSED, "the reservation was rejected")
 }
 
-/// A later revision of the reservation was made.
+/// A later revision of the reservation was made, or one with this number and other lines: the caller
+/// was restored from a backup.
 pub(super) fn superseded() -> Rejection {
-    Rejection::new(&reservation::REVISED, "a later revision of the reservation was made")
+    Rejection::new(&reservation::REVISED, "a later revision of the reservation was made, or this one with other lines")
 }
 
 /// The reservation cannot be revised or fulfilled: it owns no confirmed units.
