@@ -1,7 +1,7 @@
 //! Audit of the invariants of all orders, and comparison with the reservations of products, both
 //! ways: a reservation that owns units belongs to an order that needs them, and a confirmed order
-//! has its reservation, with the same lines. Without the second check, a restored backup of products would sell units
-//! twice unnoticed.
+//! has its reservation, with the same lines. Without the second check, a restored backup of
+//! products would sell units twice unnoticed.
 
 mod mismatch;
 
@@ -211,8 +211,8 @@ impl Audit {
         }
     }
 
-    /// Compares a confirmed order again. The reservation may have been made or revised meanwhile, or
-    /// the order cancelled: what contradicts between two equal states of the order is a mismatch.
+    /// Compares a confirmed order again. The reservation may have been made or revised meanwhile,
+    /// or the order cancelled: what contradicts between two equal states of the order is a mismatch.
     async fn recheck_confirmed(&self, id: Uuid) -> Result<Option<Mismatch>, String> {
         let before = self.confirmed_orders(previous_uuid(id), Some(id), 1).await?.pop();
         let open = self.products.open_reservation(id).await.map_err(|status| unavailable(&status))?;

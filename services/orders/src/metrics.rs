@@ -27,7 +27,7 @@ pub(crate) use step::Step;
 pub static METRICS: &[Metric] = &[
     Metric::counter("palisade.orders", &["outcome"], "Orders that reached an outcome, by outcome"),
     Metric::counter("palisade.orders.revisions", &["outcome"], "Revisions of orders that ended, by outcome"),
-    Metric::counter("palisade.idempotency.requests", &["outcome"], "Create requests with an idempotency key, by outcome"),
+    Metric::counter("palisade.idempotency.requests", &["outcome"], "Requests with an idempotency key, by outcome"),
     Metric::counter("palisade.saga.started", &["saga"], "Sagas started"),
     Metric::counter("palisade.saga.finished", &["saga", "outcome"], "Sagas finished"),
     Metric::durations("palisade.saga.step.duration", &["saga", "step", "outcome"], "Duration of saga steps, by outcome"),

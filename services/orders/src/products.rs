@@ -105,8 +105,8 @@ impl Products {
         self.revise_to(order, lines, max_total).await
     }
 
-    /// Makes the reservation of a confirmed order have the lines of the order, whose version numbers
-    /// the revision.
+    /// Makes the reservation of a confirmed order have the lines of the order, whose version
+    /// numbers the revision.
     pub async fn realign(&self, order: &Order) -> ReviseOutcome {
         self.revise_to(order, requested(&order.lines), None).await
     }

@@ -20,7 +20,7 @@ use crate::{
 
 /// All metrics defined by the products service.
 pub static METRICS: &[Metric] = &[
-    Metric::counter("palisade.idempotency.requests", &["outcome"], "Creates and stock adjustments with an idempotency key, by outcome"),
+    Metric::counter("palisade.idempotency.requests", &["outcome"], "Requests with an idempotency key, by outcome"),
     Metric::counter("palisade.stock.reservations", &["outcome"], "Reservation calls, by outcome"),
     store::STOCK_ADJUSTMENTS,
     Metric::gauge("palisade.stock.units", &["state"], "Units of all products, by state"),

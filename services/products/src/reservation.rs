@@ -215,8 +215,8 @@ impl Lines {
         (state, lines)
     }
 
-    /// Returns the first product if the total of the priced `lines` exceeds the limit: a total has no
-    /// product of its own.
+    /// Returns the first product if the total of the priced `lines` exceeds the limit: a total has
+    /// no product of its own.
     fn product_over_limit(&self, lines: &[HeldLine]) -> Option<Uuid> {
         let is_over = self.max_total_minor.is_some_and(|max| total_minor(lines) > i128::from(max));
         lines.first().filter(|_| is_over).map(|line| line.product_id)

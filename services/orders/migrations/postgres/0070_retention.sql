@@ -33,7 +33,7 @@ DECLARE
     kept UUID;
 BEGIN
     SELECT id INTO kept FROM deleted JOIN orders ON id = order_id
-        WHERE TG_TABLE_NAME <> 'order_lines' OR revision IS NULL LIMIT 1;
+        WHERE TG_TABLE_NAME <> 'order_lines' OR orders.revision IS NULL LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'rows of % are deleted only with their order %', TG_TABLE_NAME, kept USING ERRCODE = 'check_violation';
     END IF;

@@ -138,10 +138,11 @@ pub(crate) fn new_order(user: impl Into<Subject>) -> NewOrder {
 }
 
 pub(crate) fn create(user: impl Into<Subject>, now: OffsetDateTime) -> Create {
+    let user: Subject = user.into();
     Create {
         id: OrderId::generate(now),
-        order: new_order(user),
-        by: owner(),
+        order: new_order(user.clone()),
+        by: Actor { subject: Some(user), ..owner() },
         lease: LEASE,
         deadline: now + DEADLINE,
         trace_parent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),

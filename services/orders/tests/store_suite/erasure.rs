@@ -69,7 +69,8 @@ impl Database {
     /// Creates an order of `owner` on behalf of `caller`, and stores a response.
     async fn keyed_order(&self, owner: &'static str, caller: &'static str) -> OrderId {
         let key = key(caller, "k");
-        let create = Create { key: Some(key.clone()), ..create(owner, NOW) };
+        let by = Actor { subject: Some(caller.into()), ..subject() };
+        let create = Create { key: Some(key.clone()), by, ..create(owner, NOW) };
         let CreateResult::Created(claimed) = self.store.create(create, NOW).await.unwrap() else { panic!("the key is new") };
         let id = claimed.saga.order.id;
         self.apply(&claimed, failed(FailureReason::UnknownProduct, false), NOW).await;
@@ -96,11 +97,11 @@ async fn subject_is_replaced_everywhere(db: Database) {
     let bob_before = (db.find(other).await, db.store.history_after(other, 0).await.unwrap());
 
     let erased = db.erase(None).await.unwrap();
-    let expected = Erased { orders: 2, removals: 2, history: 0, events: 4, keys: 1, responses: 1, archived: 0 };
+    let expected = Erased { orders: 2, removals: 2, history: 1, events: 4, keys: 1, responses: 1, archived: 0 };
     assert_eq!(erased, expected);
     let text = db.back_door.all_text().await;
     assert!(!text.contains("alice"), "{text}");
-    assert_eq!(text.matches(PSEUDONYM).count(), 2 + 2 + 4, "{text}");
+    assert_eq!(text.matches(PSEUDONYM).count(), 2 + 2 + 1 + 4, "{text}");
     for id in [own, by_admin] {
         assert_eq!(db.find(id).await.user_id, PSEUDONYM);
     }

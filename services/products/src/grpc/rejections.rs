@@ -92,8 +92,8 @@ pub(super) fn confirm_of_refused() -> Rejection {
     Rejection::new(&reservation::REFUSED, "the reservation was rejected")
 }
 
-/// A later revision of the reservation was made, or one with this number and other lines: the caller
-/// was restored from a backup.
+/// A later revision of the reservation was made, or one with this number and other lines: the
+/// caller was restored from a backup.
 pub(super) fn superseded() -> Rejection {
     Rejection::new(&reservation::REVISED, "a later revision of the reservation was made, or this one with other lines")
 }

@@ -40,8 +40,8 @@ pub(crate) struct OrderRevision {
     #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = Vec<NewOrderItem>, required = true, min_items = 1, max_items = 100)]
     items: Option<Vec<Object<NewOrderItem>>>,
-    /// Maximum total that you accept, a plain decimal number with at most 2 decimals and no exponent.
-    /// The revision is refused with `price_changed` if its total is higher.
+    /// Maximum total that you accept, a plain decimal number with at most 2 decimals and no
+    /// exponent. The revision is refused with `price_changed` if its total is higher.
     #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = f64, required = false, minimum = 0, maximum = 9_999_999_999.99, multiple_of = 0.01, example = 49.8)]
     max_total: Option<NumberText>,

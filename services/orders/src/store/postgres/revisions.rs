@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use palisade_middleware::{auth::Subject, clock, preconditions::VersionPreconditions};
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection, Postgres, Row, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -34,10 +34,16 @@ impl PostgresStore {
         let mut db = self.pool.acquire().await?;
         let mut transaction = db.begin().await?;
         sqlx::query(LOCK).bind(id.as_uuid()).fetch_optional(&mut *transaction).await?;
-        let Some(order) = row::find_including_removed(&mut transaction, id).await? else { return Ok(RequestRevisionResult::NotFound) };
-        let requested = match revisions::decide(order, wanted.clone(), preconditions, now) {
+        let decision = match row::find_including_removed(&mut transaction, id).await? {
+            Some(order) => revisions::decide(order, wanted.clone(), preconditions, now),
+            None => Err(Box::new(RequestRevisionResult::NotFound)),
+        };
+        let requested = match decision {
             Ok(requested) => requested,
-            Err(result) => return Ok(*result),
+            Err(result) => {
+                unlock(transaction).await?;
+                return Ok(*result);
+            }
         };
         let update = sqlx::query(
             "UPDATE orders SET revision = $2, version = $3, updated_at = $4, due_at = $5, fence = fence + 1, attempts = 1, last_error = NULL
@@ -71,6 +77,7 @@ impl PostgresStore {
         let locked: Option<(i64, i64, bool)> = sqlx::query_as(LOCK).bind(id.as_uuid()).fetch_optional(&mut *transaction).await?;
         if locked != Some((before.version, claimed.fence, true)) {
             let order = row::find_including_removed(&mut transaction, id).await?;
+            unlock(transaction).await?;
             return order.map(TransitionResult::Fenced).ok_or_else(|| Error::Corrupt(format!("order {id} does not exist")));
         }
         let after = end.apply(before.clone(), now);
@@ -87,6 +94,12 @@ impl PostgresStore {
         let saga = Saga { order: after, ..claimed.saga.clone() };
         Ok(TransitionResult::Applied(Claimed { saga, ..claimed.clone() }))
     }
+}
+
+/// Ends the lock of the order at once. A dropped transaction ends later, and a worker that claims
+/// due orders would skip the order until then.
+async fn unlock(transaction: Transaction<'_, Postgres>) -> Result<(), Error> {
+    Ok(transaction.rollback().await?)
 }
 
 async fn replace_lines(db: &mut PgConnection, order: &Order) -> Result<(), Error> {
