@@ -11,7 +11,8 @@ use palisade_middleware::{
     redact,
     telemetry::{Telemetry, TrustBoundary},
 };
-use palisade_orders::erasure::Erased;
+use palisade_orders::erasure as orders;
+use palisade_products::erasure as products;
 
 use crate::{all_in_one, config::Config};
 
@@ -29,7 +30,7 @@ pub(crate) fn run(subject: &str, options: &ArgMatches) -> anyhow::Result<String>
         let _telemetry = Telemetry::install("palisade", &all_in_one::SERVICES, TrustBoundary::Public, &config.telemetry)?;
         // First, because it refuses a subject with orders in progress.
         let (pseudonym, orders) = palisade_orders::erase(&config.orders, &subject).await.context("orders")?;
-        let product_keys = palisade_products::erase(&config.products, &subject).await.context("products")?;
+        let products = palisade_products::erase(&config.products, &subject, &pseudonym).await.context("products")?;
         tracing::warn!(
             pseudonym = pseudonym.as_str(),
             orders = orders.orders,
@@ -39,14 +40,15 @@ pub(crate) fn run(subject: &str, options: &ArgMatches) -> anyhow::Result<String>
             keys = orders.keys,
             responses = orders.responses,
             archived = orders.archived,
-            product_keys,
+            product_keys = products.keys,
+            ledger_entries = products.entries,
             "operator erased the data of a subject"
         );
-        table(&pseudonym, &orders, product_keys)
+        table(&pseudonym, &orders, &products)
     })
 }
 
-fn table(pseudonym: &Subject, orders: &Erased, product_keys: u64) -> anyhow::Result<String> {
+fn table(pseudonym: &Subject, orders: &orders::Erased, products: &products::Erased) -> anyhow::Result<String> {
     let mut table = format!("{:<10}{:<44}{:>8}", "store", "data", "erased");
     for (store, data, count) in [
         ("orders", "orders with another owner", orders.orders),
@@ -56,7 +58,8 @@ fn table(pseudonym: &Subject, orders: &Erased, product_keys: u64) -> anyhow::Res
         ("orders", "idempotency keys", orders.keys),
         ("orders", "stored responses of other subjects", orders.responses),
         ("orders", "lines of the archive", orders.archived),
-        ("products", "idempotency keys", product_keys),
+        ("products", "idempotency keys", products.keys),
+        ("products", "entries of the stock ledger", products.entries),
     ] {
         write!(table, "\n{store:<10}{data:<44}{count:>8}")?;
     }

@@ -3,6 +3,7 @@
 pub mod admin;
 mod background;
 pub mod config;
+pub mod erasure;
 pub mod grpc;
 pub mod ledger_keeper;
 pub mod metrics;

@@ -30,6 +30,7 @@ use tonic::service::Routes;
 use crate::{
     admin, background,
     config::Config,
+    erasure::{self, Erased},
     grpc::{METHODS, Products},
     metrics,
     relay::ProductsOutbox,
@@ -111,15 +112,14 @@ pub fn start(config: &Config, verifier: Arc<Verifier>, process: &Process) -> any
     Ok(address)
 }
 
-/// Erases the data of `subject` from the store of `config`, for operators. Returns the number of
-/// deleted idempotency keys.
-pub async fn erase(config: &Config, subject: &Subject) -> anyhow::Result<u64> {
+/// Erases the data of `subject` from the store of `config`, for operators. `pseudonym` replaces it.
+pub async fn erase(config: &Config, subject: &Subject, pseudonym: &Subject) -> anyhow::Result<Erased> {
     let url = config.store.url()?;
     let store: Arc<dyn Store> = match url.scheme() {
         "sqlite" => Arc::new(SqliteStore::new(url.expose())?),
         _ => Arc::new(MongoStore::new(url.expose()).await?),
     };
-    Ok(store.erase_keys(subject.clone()).await?)
+    Ok(erasure::erase(&*store, subject, pseudonym).await?)
 }
 
 /// Opens the store and returns the control of its connections. A server whose name cannot be

@@ -67,6 +67,7 @@ async fn erase_from_running_shop(shop: &Shop, arguments: &[&str], environment: &
     assert_eq!(count(&erased, "orders orders with another owner"), 2);
     assert_eq!(count(&erased, "orders idempotency keys"), 1);
     assert_eq!(count(&erased, "products idempotency keys"), 1);
+    assert_eq!(count(&erased, "products entries of the stock ledger"), 1);
     assert!(count(&erased, "orders events") >= 8);
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(log.contains("operator erased the data of a subject") && log.contains("erased:"), "{log}");

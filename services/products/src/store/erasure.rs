@@ -1,5 +1,5 @@
-//! Erasure of the data of a subject. Only idempotency keys name one: products and reservations
-//! have no owner.
+//! Erasure of the data of a subject. Idempotency keys and the authors of ledger entries name one.
+//! Products and reservations have no owner.
 
 use palisade_middleware::auth::Subject;
 
@@ -8,8 +8,13 @@ use super::{database::Error, instrumented::instrumented_role};
 instrumented_role! {
     /// Erasure of the data of a subject.
     pub trait ErasureStore {
-        /// Deletes the idempotency keys of `subject` with their stored responses. Returns their
-        /// number.
+        /// Deletes the idempotency keys of `subject`, of products and of adjustments, with their
+        /// stored responses. Returns their number.
         async fn erase_keys(&self, subject: Subject) -> Result<u64, Error> = call("erase_keys", "idempotency_keys");
+
+        /// Replaces `subject` by `pseudonym` as the author of up to `limit` entries of the stock
+        /// ledger. Returns their number.
+        async fn erase_authors(&self, subject: Subject, pseudonym: Subject, limit: u32) -> Result<u64, Error>
+            = call("erase_authors", "stock_adjustments");
     }
 }

@@ -3,6 +3,7 @@
 
 mod catalogue;
 mod concurrency;
+mod erasure;
 mod expiry;
 mod fixtures;
 mod fulfilment;
@@ -69,6 +70,8 @@ over_every_store! {
     revisions::only_a_confirmed_reservation_is_revised,
     revisions::earlier_revision_is_rejected,
     revisions::concurrent_revisions_and_releases_balance,
+    erasure::subject_is_erased_from_keys_and_ledger,
+    erasure::authors_are_erased_in_batches,
     ledger::every_change_of_the_supply_is_recorded,
     ledger::impossible_adjustment_changes_nothing,
     ledger::repeated_adjustment_replays_the_first_answer,

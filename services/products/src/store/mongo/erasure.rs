@@ -1,7 +1,9 @@
-//! Erasure of a subject in MongoDB.
+//! Erasure of a subject in MongoDB. Both steps read whole collections: no request needs an index by
+//! subject.
 
 use async_trait::async_trait;
-use mongodb::bson::doc;
+use futures_util::TryStreamExt;
+use mongodb::bson::{Bson, Document, doc};
 use palisade_middleware::auth::Subject;
 
 use super::MongoStore;
@@ -9,8 +11,18 @@ use crate::store::{database::Error, erasure::ErasureStore};
 
 #[async_trait]
 impl ErasureStore for MongoStore {
-    /// Reads all keys: they are those of the last day, and no request needs an index by subject.
     async fn erase_keys(&self, subject: Subject) -> Result<u64, Error> {
-        Ok(self.collections.keys.delete_many(doc! { "_id.subject": subject.as_str() }).await?.deleted_count)
+        let (db, own) = (&self.collections, doc! { "_id.subject": subject.as_str() });
+        let of_products = db.keys.delete_many(own.clone()).await?.deleted_count;
+        Ok(of_products + db.adjustment_keys.delete_many(own).await?.deleted_count)
+    }
+
+    async fn erase_authors(&self, subject: Subject, pseudonym: Subject, limit: u32) -> Result<u64, Error> {
+        let ledger = self.collections.ledger.clone_with_type::<Document>();
+        let own = doc! { "actor": subject.as_str() };
+        let batch: Vec<Document> = ledger.find(own).projection(doc! { "_id": 1 }).limit(limit.into()).await?.try_collect().await?;
+        let ids: Vec<Bson> = batch.into_iter().filter_map(|mut entry| entry.remove("_id")).collect();
+        let replace = doc! { "$set": { "actor": pseudonym.as_str() } };
+        Ok(ledger.update_many(doc! { "_id": { "$in": ids }, "actor": subject.as_str() }, replace).await?.modified_count)
     }
 }

@@ -3,13 +3,29 @@
 use async_trait::async_trait;
 use palisade_middleware::auth::Subject;
 
-use super::SqliteStore;
+use super::{SqliteStore, begin};
 use crate::store::{database::Error, erasure::ErasureStore};
+
+const DELETE_KEYS: [&str; 2] = ["DELETE FROM idempotency_keys WHERE subject = ?", "DELETE FROM adjustment_keys WHERE subject = ?"];
+const REPLACE_AUTHORS: &str = "
+    UPDATE stock_adjustments SET actor = ?2
+    WHERE (product_id, sequence) IN (SELECT product_id, sequence FROM stock_adjustments WHERE actor = ?1 LIMIT ?3)";
 
 #[async_trait]
 impl ErasureStore for SqliteStore {
     async fn erase_keys(&self, subject: Subject) -> Result<u64, Error> {
-        let delete = sqlx::query("DELETE FROM idempotency_keys WHERE subject = ?").bind(subject.as_str());
-        Ok(delete.execute(&mut *self.writer.acquire().await?).await?.rows_affected())
+        let mut db = self.writer.acquire().await?;
+        let mut transaction = begin(&mut db).await?;
+        let mut deleted = 0;
+        for delete in DELETE_KEYS {
+            deleted += sqlx::query(delete).bind(subject.as_str()).execute(&mut *transaction).await?.rows_affected();
+        }
+        transaction.commit().await?;
+        Ok(deleted)
+    }
+
+    async fn erase_authors(&self, subject: Subject, pseudonym: Subject, limit: u32) -> Result<u64, Error> {
+        let replace = sqlx::query(REPLACE_AUTHORS).bind(subject.as_str()).bind(pseudonym.as_str()).bind(limit);
+        Ok(replace.execute(&mut *self.writer.acquire().await?).await?.rows_affected())
     }
 }

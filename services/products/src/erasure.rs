@@ -1,0 +1,37 @@
+//! Erasure of the data of a subject, for operators.
+
+use palisade_middleware::auth::Subject;
+
+use crate::store::{Error, Store};
+
+/// Maximum number of products or ledger entries per store call.
+const BATCH: u32 = 1_000;
+
+/// Counts of erased data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// Deleted idempotency keys, with their stored responses.
+    pub keys: u64,
+    /// Entries of the stock ledger whose author was replaced.
+    pub entries: u64,
+}
+
+/// Deletes the idempotency keys of `subject`, and replaces it by `pseudonym` in the stock ledger.
+pub async fn erase(store: &dyn Store, subject: &Subject, pseudonym: &Subject) -> Result<Erased, Error> {
+    // First, because an entry that a crash left in its product is not in the ledger yet.
+    let mut after = None;
+    loop {
+        after = store.reconcile_ledger(after, BATCH).await?;
+        if after.is_none() {
+            break;
+        }
+    }
+    let mut erased = Erased { keys: store.erase_keys(subject.clone()).await?, entries: 0 };
+    loop {
+        let entries = store.erase_authors(subject.clone(), pseudonym.clone(), BATCH).await?;
+        if entries == 0 {
+            return Ok(erased);
+        }
+        erased.entries += entries;
+    }
+}
