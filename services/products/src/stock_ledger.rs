@@ -269,15 +269,16 @@ impl LedgerQuery {
     }
 
     /// Builds a page from up to [`Self::rows`] entries, newest first. Entries before an `opening`
-    /// are part of it and not listed.
-    pub fn page(&self, mut entries: Vec<Entry>) -> LedgerPage {
-        if let Some(opening) = entries.iter().position(|entry| entry.kind == Kind::Opening) {
-            entries.truncate(opening + 1);
+    /// are part of it and not listed. An entry that cannot be read is `None`, and is left out.
+    pub fn page(&self, mut rows: Vec<Option<Entry>>) -> LedgerPage {
+        let is_opening = |row: &Option<Entry>| row.as_ref().is_some_and(|entry| entry.kind == Kind::Opening);
+        if let Some(opening) = rows.iter().position(is_opening) {
+            rows.truncate(opening + 1);
         }
-        let has_more = entries.len() > self.limit as usize;
-        entries.truncate(self.limit as usize);
-        let next = entries.last().filter(|_| has_more).map(|last| last.sequence);
-        LedgerPage { items: entries, next }
+        let has_more = rows.len() > self.limit as usize;
+        let items: Vec<Entry> = rows.into_iter().take(self.limit as usize).flatten().collect();
+        let next = items.last().filter(|_| has_more).map(|last| last.sequence);
+        LedgerPage { items, next }
     }
 }
 

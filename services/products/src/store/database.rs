@@ -9,7 +9,8 @@ use time::OffsetDateTime;
 pub(crate) const RESERVES: &str = "reserves";
 
 /// Collections whose rows are read one by one.
-pub(crate) const UNREADABLE: UnreadableRows = UnreadableRows(&["products", "reservations", "news", "removed_products"]);
+pub(crate) const UNREADABLE: UnreadableRows =
+    UnreadableRows(&["products", "stock_adjustments", "reservations", "news", "removed_products"]);
 
 /// Failure of a store call. Its effect is unknown: repeat the call.
 #[derive(Debug, thiserror::Error)]

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use super::{
     MongoStore,
-    collections::{Collections, MAX_TIME},
+    collections::{Collections, MAX_TIME, decode},
     documents::{KeyId, bson_id},
     ledger_documents::EntryDocument,
     reserve_batch::duplicates,
@@ -33,7 +33,12 @@ use super::{
 };
 use crate::{
     stock_ledger::{AdjustOutcome, Adjustment, Kind, LedgerPage, LedgerQuery, NewEntry},
-    store::{database::Error, ledger_metrics, ledger_role::LedgerStore, roles::IdempotencyKey},
+    store::{
+        database::{Error, readable},
+        ledger_metrics,
+        ledger_role::LedgerStore,
+        roles::IdempotencyKey,
+    },
 };
 
 pub(super) use reconcile::open_all;
@@ -60,9 +65,11 @@ impl LedgerStore for MongoStore {
         if !reconcile::settle_one(db, product).await? {
             return Ok(None);
         }
-        let page = db.ledger.find(doc! { "productId": product, "sequence": { "$lt": query.before() } }).sort(doc! { "sequence": -1 });
-        let entries: Vec<EntryDocument> = page.limit(query.rows().into()).max_time(MAX_TIME).await?.try_collect().await?;
-        Ok(Some(query.page(entries.into_iter().map(EntryDocument::into_entry).collect::<Result<_, _>>()?)))
+        let ledger = db.ledger.clone_with_type::<Document>();
+        let page = ledger.find(doc! { "productId": product, "sequence": { "$lt": query.before() } }).sort(doc! { "sequence": -1 });
+        let rows: Vec<Document> = page.limit(query.rows().into()).max_time(MAX_TIME).await?.try_collect().await?;
+        let entry = |row| decode(row).and_then(EntryDocument::into_entry);
+        Ok(Some(query.page(rows.into_iter().map(|row| readable("stock_adjustments", entry(row))).collect())))
     }
 
     async fn reconcile_ledger(&self, after: Option<Uuid>, limit: u32) -> Result<Option<Uuid>, Error> {
@@ -142,9 +149,11 @@ pub(super) async fn delete(db: &Collections, products: &[bson::Uuid]) -> Result<
 /// in the ledger already.
 pub(super) async fn settled_units(db: &Collections, product: bson::Uuid, pending: &[EntryDocument]) -> Result<i64, Error> {
     // In this order, an opening is read after the entries that it contains.
-    let mut entries = db.ledger.find(doc! { "productId": product }).sort(doc! { "sequence": 1 }).await?;
+    let ledger = db.ledger.clone_with_type::<Document>();
+    let mut entries = ledger.find(doc! { "productId": product }).sort(doc! { "sequence": 1 }).await?;
     let mut units = 0_i64;
     while let Some(entry) = entries.try_next().await? {
+        let Some(entry) = readable("stock_adjustments", decode::<EntryDocument>(entry)) else { continue };
         if entry.kind == Kind::Opening.as_str() {
             units = 0;
         }

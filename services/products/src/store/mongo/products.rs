@@ -8,6 +8,7 @@ use palisade_middleware::{
     preconditions::{Condition, VersionPreconditions},
 };
 use time::OffsetDateTime;
+use tracing::warn;
 use uuid::Uuid;
 
 use super::{
@@ -102,7 +103,9 @@ impl ProductStore for MongoStore {
             // Entries that it got in between are moved first: an idempotency key gets its answer.
             unused.insert("pendingLedger.0", doc! { "$exists": false });
             if db.products.delete_one(unused).await?.deleted_count == 1 {
-                ledger::delete(db, &[bson_id(id)]).await?;
+                if let Err(error) = ledger::delete(db, &[bson_id(id)]).await {
+                    warn!(error = &error as &dyn std::error::Error, "the ledger of a removed product was left, the relay deletes it");
+                }
                 return Ok(RemoveOutcome::Removed);
             }
         }

@@ -12,7 +12,7 @@ use super::{SqliteStore, begin, reserve_batch::encode};
 use crate::{
     stock_ledger::{AdjustOutcome, Adjustment, Decision, Entry, Fold, Foldable, Kind, LedgerPage, LedgerQuery, NewEntry},
     store::{
-        database::{Error, from_millis, to_millis},
+        database::{Error, from_millis, readable, to_millis},
         ledger_metrics,
         ledger_role::LedgerStore,
         roles::{IdempotencyKey, KEY_TTL},
@@ -83,7 +83,7 @@ impl LedgerStore for SqliteStore {
                 return Ok(None);
             }
         }
-        Ok(Some(query.page(rows.iter().map(entry).collect::<Result<_, _>>()?)))
+        Ok(Some(query.page(rows.iter().map(|row| readable("stock_adjustments", entry(row))).collect())))
     }
 
     /// Triggers record the changes of the previous release.
