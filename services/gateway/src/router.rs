@@ -31,7 +31,7 @@ pub static METHODS: [Method; 19] = [
     Method::http("PATCH", "/products/{id}", WRITE_PRODUCTS).cost(WRITE_COST),
     Method::http("DELETE", "/products/{id}", WRITE_PRODUCTS).cost(WRITE_COST),
     Method::http("POST", "/products/{id}/stock-adjustments", WRITE_PRODUCTS).cost(WRITE_COST),
-    Method::http("GET", "/products/{id}/stock-adjustments", READ_PRODUCTS).cost(LIST_COST),
+    Method::http("GET", "/products/{id}/stock-adjustments", WRITE_PRODUCTS).cost(LIST_COST),
     Method::http("POST", "/orders", WRITE_ORDERS).cost(ORDER_COST),
     Method::http("GET", "/orders", READ_ORDERS).cost(LIST_COST),
     Method::http("GET", "/orders/{id}", READ_ORDERS),

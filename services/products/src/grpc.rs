@@ -51,7 +51,7 @@ pub static METHODS: [Method; 14] = [
     Method::grpc("/palisade.products.v1.ProductsService/PatchProduct", WRITE),
     Method::grpc("/palisade.products.v1.ProductsService/Remove", WRITE),
     Method::grpc("/palisade.products.v1.ProductsService/AdjustStock", WRITE),
-    Method::grpc("/palisade.products.v1.ProductsService/ListStockAdjustments", READ),
+    Method::grpc("/palisade.products.v1.ProductsService/ListStockAdjustments", WRITE),
     Method::grpc("/palisade.products.v1.ProductsService/ReserveStock", RESERVE),
     Method::grpc("/palisade.products.v1.ProductsService/ConfirmReservation", RESERVE).priority(Priority::Critical),
     Method::grpc("/palisade.products.v1.ProductsService/ReleaseReservation", RESERVE).priority(Priority::Critical),

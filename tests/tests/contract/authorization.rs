@@ -27,7 +27,7 @@ fn routes() -> Vec<Route> {
         (Method::PATCH, one("products"), Some(json!({ "price": 1 })), "products:write"),
         (Method::DELETE, one("products"), None, "products:write"),
         (Method::POST, one("products") + "/stock-adjustments", Some(json!({ "delta": 1, "reason": "found" })), "products:write"),
-        (Method::GET, one("products") + "/stock-adjustments", None, "products:read"),
+        (Method::GET, one("products") + "/stock-adjustments", None, "products:write"),
         (Method::POST, "/orders".into(), Some(order_body(&[(ID, 1)])), "orders:write"),
         (Method::GET, "/orders".into(), None, "orders:read"),
         (Method::GET, one("orders"), None, "orders:read"),

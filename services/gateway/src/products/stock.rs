@@ -190,7 +190,7 @@ pub(crate) async fn adjust(
 /// Newest first, with cursor pagination. Entries past their retention (`ledger.retention_days`) are
 /// replaced by one `opening` entry of their sum.
 #[utoipa::path(get, path = "/products/{id}/stock-adjustments", operation_id = "listStockAdjustments", tag = "products",
-    security(("bearer" = ["products:read"])),
+    security(("bearer" = ["products:write"])),
     params(("id" = String, Path, format = Uuid, description = "Id of the product"), LedgerPage),
     responses((status = 200, body = StockAdjustmentPage, description = "A page of the ledger")))]
 pub(crate) async fn ledger(
