@@ -10,6 +10,7 @@ palisade_resilience::reasons! {
     PRICE_CHANGED = "price_changed", CONFLICT, FailedPrecondition, "The total exceeds the limit of the request";
     ILLEGAL_TRANSITION = "illegal_transition", CONFLICT, FailedPrecondition, "The order cannot change to this status";
     REVISION_IN_PROGRESS = "revision_in_progress", CONFLICT, Aborted, "Another revision of the order is pending";
+    TOO_MANY_REVISIONS = "too_many_revisions", CONFLICT, FailedPrecondition, "The order was revised too often";
     ORDER_IN_PROGRESS = "order_in_progress", CONFLICT, FailedPrecondition, "The order is not in a terminal state";
     RESERVATION_EXPIRED = "reservation_expired", CONFLICT, FailedPrecondition, "The reservation expired before it was confirmed";
     // Not a 503: this order has failed permanently, and repeating the request returns the same

@@ -144,7 +144,7 @@ pub(crate) async fn find(
             ("ETag" = String, description = "Version of the order, in quotes"),
             ("Retry-After" = i32, description = "Polling interval in seconds"))),
         (status = 409, body = Problem, content_type = "application/problem+json",
-            description = "`insufficient_stock` or `price_changed`: the order is unchanged; `illegal_transition`: only a CONFIRMED order can be revised; `revision_in_progress`: another revision is pending; `conflict`: the order was changed during its revision"),
+            description = "`insufficient_stock` or `price_changed`: the order is unchanged; `illegal_transition`: only a CONFIRMED order can be revised; `revision_in_progress`: another revision is pending; `too_many_revisions`: an order can be revised about 50 times; `conflict`: the order was changed during its revision"),
         (status = 422, body = Problem, content_type = "application/problem+json",
             description = "`unknown_product` or `product_inactive`: the order is unchanged"),
     ))]

@@ -108,23 +108,28 @@ impl Retention {
 
     /// Archives and deletes all settled orders past their retention. Calls `progress` between two
     /// batches, and pauses as long as each batch took, so that a backlog takes at most half of a
-    /// connection.
+    /// connection. Orders of one status that cannot be deleted do not block those of another.
     pub async fn clean(&self, progress: impl Fn()) -> Result<(), Error> {
+        let mut result = Ok(());
         for status in Status::ALL {
             let Some(lifetime) = self.lifetimes.of_orders(status) else { continue };
-            let before = clock::before(self.clock.now(), lifetime);
-            let mut after = None;
-            loop {
-                let started = Instant::now();
-                after = self.delete_batch(status, before, after).await?;
-                if after.is_none() {
-                    break;
-                }
-                progress();
-                sleep(started.elapsed()).await;
-            }
+            let cleaned = self.clean_status(status, clock::before(self.clock.now(), lifetime), &progress).await;
+            result = result.and(cleaned);
         }
-        Ok(())
+        result
+    }
+
+    async fn clean_status(&self, status: Status, before: OffsetDateTime, progress: &impl Fn()) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let started = Instant::now();
+            after = self.delete_batch(status, before, after).await?;
+            if after.is_none() {
+                return Ok(());
+            }
+            progress();
+            sleep(started.elapsed()).await;
+        }
     }
 
     /// Archives and deletes one batch. Returns the position of the next one.

@@ -21,7 +21,7 @@ use crate::order::{FailureReason, HeldLine, MaxTotal, Order, Priced, PricingErro
 
 mod revision;
 
-pub use self::revision::{ReviseOutcome, RevisionEnd, RevisionRequest, request_revision};
+pub use self::revision::{MAX_REVISED_VERSION, ReviseOutcome, RevisionEnd, RevisionRequest, request_revision};
 
 /// Maximum backoff between two attempts.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(30);

@@ -268,17 +268,17 @@ impl LedgerQuery {
         self.before.unwrap_or(i64::MAX)
     }
 
-    /// Builds a page from up to [`Self::rows`] entries, newest first. Entries before an `opening`
-    /// are part of it and not listed. An entry that cannot be read is `None`, and is left out.
-    pub fn page(&self, mut rows: Vec<Option<Entry>>) -> LedgerPage {
-        let is_opening = |row: &Option<Entry>| row.as_ref().is_some_and(|entry| entry.kind == Kind::Opening);
+    /// Builds a page from up to [`Self::rows`] entries and their sequences, newest first. Entries
+    /// before an `opening` are part of it and not listed. An entry that cannot be read is `None`,
+    /// and is left out.
+    pub fn page(&self, mut rows: Vec<(i64, Option<Entry>)>) -> LedgerPage {
+        let is_opening = |(_, row): &(i64, Option<Entry>)| row.as_ref().is_some_and(|entry| entry.kind == Kind::Opening);
         if let Some(opening) = rows.iter().position(is_opening) {
             rows.truncate(opening + 1);
         }
-        let has_more = rows.len() > self.limit as usize;
-        let items: Vec<Entry> = rows.into_iter().take(self.limit as usize).flatten().collect();
-        let next = items.last().filter(|_| has_more).map(|last| last.sequence);
-        LedgerPage { items, next }
+        let limit = self.limit as usize;
+        let next = if rows.len() > limit { rows.get(limit - 1).map(|(sequence, _)| *sequence) } else { None };
+        LedgerPage { items: rows.into_iter().take(limit).filter_map(|(_, entry)| entry).collect(), next }
     }
 }
 

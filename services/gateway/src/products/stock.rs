@@ -154,7 +154,7 @@ impl TryFrom<proto::StockAdjustment> for StockAdjustment {
         (status = 201, body = StockAdjustment, description = "The stock is adjusted", headers(
             ("Idempotency-Replayed" = Option<String>, description = "`true` if this is the stored response of an earlier request with this key"))),
         (status = 409, body = Problem, content_type = "application/problem+json",
-            description = "`insufficient_stock`: fewer units are available than the adjustment removes; `request_in_progress`: the first request with this key is still running"),
+            description = "`insufficient_stock`: fewer units are available than the adjustment removes"),
         (status = 422, body = Problem, content_type = "application/problem+json",
             description = "`idempotency_key_reused`: the key was used with another body or product"),
     ))]

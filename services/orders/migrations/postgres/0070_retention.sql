@@ -79,6 +79,10 @@ BEGIN
     ) THEN
         RAISE EXCEPTION 'order % may not go from % to % in one or two steps', OLD.id, OLD.status, NEW.status USING ERRCODE = 'check_violation';
     END IF;
+    -- A worker of the previous release does not know the maximum. One that does fails the order.
+    IF OLD.status = 'PENDING' AND NEW.status IN ('PRODUCT_RESERVED', 'CONFIRMED') AND NEW.total_minor > NEW.max_total_minor THEN
+        RAISE EXCEPTION 'order % exceeds its maximum total', OLD.id USING ERRCODE = 'check_violation';
+    END IF;
     IF (NEW.id, NEW.created_at) IS DISTINCT FROM (OLD.id, OLD.created_at) OR NEW.fence < OLD.fence THEN
         RAISE EXCEPTION 'order % changed what never changes', OLD.id USING ERRCODE = 'check_violation';
     END IF;

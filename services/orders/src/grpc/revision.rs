@@ -64,6 +64,9 @@ impl Orders {
             RequestRevisionResult::Illegal(order) => {
                 return Err(rejections::not_revisable(order.status, order.status.allowed_transitions(role)).into());
             }
+            RequestRevisionResult::Exhausted => {
+                return Err(Rejection::new(&shop_reasons::TOO_MANY_REVISIONS, "the order was revised too often, place a new one").into());
+            }
             RequestRevisionResult::VersionMismatch => return Err(rejections::version_mismatch().into()),
             RequestRevisionResult::NotFound => return Err(rejections::not_found().into()),
         };
@@ -84,11 +87,20 @@ impl Orders {
         match refused {
             Some(reason) => Err(rejections::revision_refused(reason)),
             // Cancelled, or ended by a worker that took the order over.
-            None if order.revision.is_none() && !has_lines_of(&order, &requested) => {
-                Err(Rejection::new(&shop_reasons::CONFLICT, "the order was changed during its revision"))
-            }
+            None if order.revision.is_none() && !has_lines_of(&order, &requested) => Err(self.ended_elsewhere(&requested).await?),
             None => Ok(order),
         }
+    }
+}
+
+impl Orders {
+    /// Returns the rejection of a revision that a worker has ended, or a cancellation.
+    async fn ended_elsewhere(&self, requested: &Order) -> Result<Rejection, Rejection> {
+        let history = self.store.history(requested.id).await.map_err(rejections::from_store_error)?;
+        let end = history.into_iter().find(|entry| entry.version == requested.version + 1);
+        let refusal = end.and_then(|end| end.reason).and_then(|reason| reason.parse::<FailureReason>().ok());
+        let conflict = || Rejection::new(&shop_reasons::CONFLICT, "the order was changed during its revision");
+        Ok(refusal.map_or_else(conflict, rejections::revision_refused))
     }
 }
 

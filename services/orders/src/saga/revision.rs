@@ -14,6 +14,10 @@ use uuid::Uuid;
 use super::{Effect, Saga};
 use crate::order::{FailureReason, HeldLine, Line, MaxTotal, Order, Priced, Revision, Status};
 
+/// Version from which an order is not revised any more: its history stays small enough to be read at
+/// once. Each revision adds two versions.
+pub const MAX_REVISED_VERSION: i64 = 100;
+
 /// Result of a revise call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReviseOutcome {
@@ -52,6 +56,8 @@ pub enum RevisionRequest {
     InProgress,
     /// An order with this status cannot be revised.
     Illegal,
+    /// The order was revised too often.
+    Exhausted,
     /// The version does not satisfy the preconditions.
     VersionMismatch,
 }
@@ -83,6 +89,7 @@ pub fn request_revision(
         _ if !allows(0) => RevisionRequest::VersionMismatch,
         _ if order.status != Status::Confirmed => RevisionRequest::Illegal,
         Some(_) => RevisionRequest::InProgress,
+        None if order.version >= MAX_REVISED_VERSION => RevisionRequest::Exhausted,
         None => {
             let revision = Some(Revision { lines, max_total, updated_before: order.updated_at });
             RevisionRequest::Allowed(Box::new(Order { revision, updated_at: now, version: order.version + 1, ..order.clone() }))
@@ -177,6 +184,9 @@ mod tests {
         assert_eq!(decide(&confirmed(), &new, &expect(2)), RevisionRequest::VersionMismatch);
         assert_eq!(decide(&cancelled, &new, &any), RevisionRequest::Illegal);
         assert_eq!(decide(&cancelled, &same, &any), RevisionRequest::Illegal);
+        let often = Order { version: MAX_REVISED_VERSION, ..confirmed() };
+        assert_eq!(decide(&often, &new, &any), RevisionRequest::Exhausted);
+        assert_eq!(decide(&often, &same, &any), RevisionRequest::Unchanged);
         assert_eq!(decide(&requested(), &new, &any), RevisionRequest::Pending);
         assert_eq!(decide(&requested(), &new, &expect(3)), RevisionRequest::Pending, "a repeated call");
         assert_eq!(decide(&requested(), &other, &any), RevisionRequest::InProgress);

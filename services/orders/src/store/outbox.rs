@@ -111,13 +111,12 @@ pub(super) struct NewEvent {
 impl NewEvent {
     /// Builds the event for the current status of `order`.
     pub(super) fn for_order(order: &Order) -> Result<Self, Error> {
-        Self::new(order, &order.status.as_str().to_lowercase())
+        Self::new(order, &order.status.as_str().to_lowercase(), order.updated_at)
     }
 
-    /// Builds an event of `order`. Its type ends with `name`.
-    pub(super) fn new(order: &Order, name: &str) -> Result<Self, Error> {
-        let occurred_at =
-            order.updated_at.format(&Rfc3339).map_err(|error| Error::Corrupt(format!("cannot format a timestamp: {error}")))?;
+    /// Builds an event of `order` that occurred at `at`. Its type ends with `name`.
+    pub(super) fn new(order: &Order, name: &str, at: OffsetDateTime) -> Result<Self, Error> {
+        let occurred_at = at.format(&Rfc3339).map_err(|error| Error::Corrupt(format!("cannot format a timestamp: {error}")))?;
         let payload = json!({
             "orderId": order.id.to_string(),
             "userId": order.user_id.as_str(),
@@ -127,10 +126,6 @@ impl NewEvent {
             "version": order.version,
             "occurredAt": occurred_at,
         });
-        Ok(Self {
-            event_id: crate::order::new_uuid(order.updated_at),
-            kind: format!("palisade.orders.v1.{name}"),
-            payload: payload.to_string(),
-        })
+        Ok(Self { event_id: crate::order::new_uuid(at), kind: format!("palisade.orders.v1.{name}"), payload: payload.to_string() })
     }
 }

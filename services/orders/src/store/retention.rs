@@ -106,6 +106,19 @@ macro_rules! history_columns {
 
 pub(super) use {history_columns, nothing_pending, settled};
 
+/// Maximum number of history rows of a page: those of revisions are long.
+const MAX_HISTORY_ROWS: i64 = 1_000;
+
+/// Returns how many orders with these versions fit in a page, at least one. The version counts the
+/// history rows of an order.
+pub(super) fn fitting(versions: impl Iterator<Item = i64>) -> usize {
+    let rows = versions.scan(0_i64, |rows, version| {
+        *rows = rows.saturating_add(version.max(1));
+        Some(*rows)
+    });
+    rows.take_while(|rows| *rows <= MAX_HISTORY_ROWS).count().max(1)
+}
+
 impl SettledPosition {
     /// Position before all others.
     pub(super) const START: Self = Self { updated_at: OffsetDateTime::UNIX_EPOCH, id: OrderId::NIL };

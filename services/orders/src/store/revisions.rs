@@ -29,6 +29,8 @@ pub enum RequestRevisionResult {
     InProgress,
     /// The status of the order forbids a revision.
     Illegal(Order),
+    /// The order was revised too often.
+    Exhausted,
     /// The version of the order does not satisfy the preconditions.
     VersionMismatch,
     /// The order does not exist.
@@ -66,18 +68,18 @@ struct StoredLine {
 impl RevisionStep {
     /// Returns the step that requests the revision of `order`.
     pub(super) fn requested(order: &Order) -> Result<Self, Error> {
-        Ok(Self { name: "revision_requested", replaced_lines: None, event: NewEvent::new(order, "revision_requested")? })
+        Ok(Self { name: "revision_requested", replaced_lines: None, event: NewEvent::new(order, "revision_requested", order.updated_at)? })
     }
 
-    /// Returns the step from `before` to `after`.
-    pub(super) fn ended(end: &RevisionEnd, before: &Order, after: &Order) -> Result<Self, Error> {
+    /// Returns the step from `before` to `after`, at `now`.
+    pub(super) fn ended(end: &RevisionEnd, before: &Order, after: &Order, now: OffsetDateTime) -> Result<Self, Error> {
         Ok(match end {
             RevisionEnd::Revised(_) => {
                 let replaced_lines = Some(encode_lines(&before.lines)?);
-                Self { name: "revised", replaced_lines, event: NewEvent::new(after, "revised")? }
+                Self { name: "revised", replaced_lines, event: NewEvent::new(after, "revised", now)? }
             }
             RevisionEnd::Refused(reason) => {
-                Self { name: reason.as_str(), replaced_lines: None, event: NewEvent::new(after, "revision_refused")? }
+                Self { name: reason.as_str(), replaced_lines: None, event: NewEvent::new(after, "revision_refused", now)? }
             }
         })
     }
@@ -96,6 +98,7 @@ pub(super) fn decide(
         RevisionRequest::Pending => RequestRevisionResult::Pending(order),
         RevisionRequest::InProgress => RequestRevisionResult::InProgress,
         RevisionRequest::Illegal => RequestRevisionResult::Illegal(order),
+        RevisionRequest::Exhausted => RequestRevisionResult::Exhausted,
         RevisionRequest::VersionMismatch => RequestRevisionResult::VersionMismatch,
     }))
 }

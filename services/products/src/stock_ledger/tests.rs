@@ -39,10 +39,13 @@ fn adjustment_keeps_the_quantity_within_its_bounds() {
 #[test]
 fn page_ends_with_the_last_opening() {
     let query = LedgerQuery::new(Uuid::nil(), 2, None).unwrap();
+    let row = |entry: Entry| (entry.sequence, Some(entry));
     let sequences = |page: &LedgerPage| page.items.iter().map(|entry| entry.sequence).collect::<Vec<_>>();
-    let page = query.page(vec![Some(entry(9, Kind::Set)), Some(entry(7, Kind::Set)), None]);
+    let page = query.page(vec![row(entry(9, Kind::Set)), row(entry(7, Kind::Set)), (6, None)]);
     assert_eq!((sequences(&page), page.next), (vec![9, 7], Some(7)));
-    let page = query.page([entry(9, Kind::Set), entry(7, Kind::Opening), entry(6, Kind::Set)].map(Some).to_vec());
+    let page = query.page(vec![(9, None), (7, None), row(entry(6, Kind::Set))]);
+    assert_eq!((sequences(&page), page.next), (vec![], Some(7)), "the list goes on after entries that cannot be read");
+    let page = query.page([entry(9, Kind::Set), entry(7, Kind::Opening), entry(6, Kind::Set)].map(row).to_vec());
     assert_eq!((sequences(&page), page.next), (vec![9, 7], None));
     assert_eq!((query.rows(), query.before()), (3, i64::MAX));
     assert!(LedgerQuery::new(Uuid::nil(), 101, None).is_err());

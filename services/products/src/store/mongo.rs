@@ -47,6 +47,7 @@ mod revision;
 mod search;
 mod search_document;
 mod stock_marks;
+mod sweep;
 #[cfg(test)]
 mod test_store;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::{
     order::{OrderId, Status},
     store::{
         database::Error,
-        retention::{RecordedChange, RetentionStore, SettledPage, SettledPosition, history_columns, nothing_pending, settled},
+        retention::{self, RecordedChange, RetentionStore, SettledPage, SettledPosition, history_columns, nothing_pending, settled},
     },
 };
 
@@ -57,13 +57,17 @@ impl RetentionStore for PostgresStore {
         let mut db = self.pool.acquire().await?;
         let select = sqlx::query(SELECT_SETTLED).bind(status.as_str()).bind(before);
         let select = select.bind(after.updated_at).bind(after.id.as_uuid()).bind(i64::from(limit));
-        let rows = select.fetch_all(&mut *db).await?;
+        let mut rows = select.fetch_all(&mut *db).await?;
+        let is_full = rows.len() >= limit as usize;
+        let fitting = retention::fitting(rows.iter().map(|row| row.try_get("version").unwrap_or(1)));
+        let is_cut = rows.len() > fitting;
+        rows.truncate(fitting);
         let mut ids = Vec::with_capacity(rows.len());
         for row in &rows {
             ids.push(row.try_get::<Uuid, _>("id")?);
         }
         let next = match (rows.last(), ids.last()) {
-            (Some(row), Some(id)) if rows.len() >= limit as usize => {
+            (Some(row), Some(id)) if is_full || is_cut => {
                 Some(SettledPosition { updated_at: row::time(row, "updated_at")?, id: OrderId::from(*id) })
             }
             _ => None,

@@ -14,7 +14,7 @@ use crate::{
     order::{OrderId, Status},
     store::{
         database::{Error, corrupt},
-        retention::{RecordedChange, RetentionStore, SettledPage, SettledPosition, history_columns, nothing_pending, settled},
+        retention::{self, RecordedChange, RetentionStore, SettledPage, SettledPosition, history_columns, nothing_pending, settled},
     },
 };
 
@@ -59,10 +59,21 @@ impl RetentionStore for SqliteStore {
         let mut db = self.readers.acquire().await?;
         let select = sqlx::query(SELECT_SETTLED).bind(status.as_str()).bind(to_ms(before));
         let select = select.bind(to_ms(after.updated_at)).bind(after.id.as_uuid()).bind(limit);
-        let rows = select.fetch_all(&mut *db).await?;
-        let (ids, orders): (Vec<Uuid>, Vec<_>) = row::orders(&rows)?.into_iter().unzip();
+        let mut rows = select.fetch_all(&mut *db).await?;
+        let found = row::orders(&rows)?;
+        let versions = found.iter().map(|(_, order)| order.as_ref().map_or(1, |order| order.version));
+        let (is_full, fitting) = (found.len() >= limit as usize, retention::fitting(versions));
+        let is_cut = found.len() > fitting;
+        let (ids, orders): (Vec<Uuid>, Vec<_>) = found.into_iter().take(fitting).unzip();
+        // The rows of an order are its lines.
+        while let (Some(row), Some(last)) = (rows.last(), ids.last()) {
+            if row.try_get::<Uuid, _>("id")? == *last {
+                break;
+            }
+            rows.pop();
+        }
         let next = match (rows.last(), ids.last()) {
-            (Some(row), Some(id)) if ids.len() >= limit as usize => {
+            (Some(row), Some(id)) if is_full || is_cut => {
                 Some(SettledPosition { updated_at: row::time(row, "updated_at")?, id: OrderId::from(*id) })
             }
             _ => None,

@@ -99,7 +99,7 @@ impl SqliteStore {
         );
         let update = update.bind(id.as_uuid()).bind(after.total_minor).bind(after.version).bind(to_ms(after.updated_at));
         update.execute(&mut *transaction).await?;
-        record(&mut transaction, &after, &Actor::saga(), &RevisionStep::ended(end, before, &after)?, now).await?;
+        record(&mut transaction, &after, &Actor::saga(), &RevisionStep::ended(end, before, &after, now)?, now).await?;
         transaction.commit().await?;
         let saga = Saga { order: after, ..claimed.saga.clone() };
         Ok(TransitionResult::Applied(Claimed { saga, ..claimed.clone() }))

@@ -68,8 +68,11 @@ impl LedgerStore for MongoStore {
         let ledger = db.ledger.clone_with_type::<Document>();
         let page = ledger.find(doc! { "productId": product, "sequence": { "$lt": query.before() } }).sort(doc! { "sequence": -1 });
         let rows: Vec<Document> = page.limit(query.rows().into()).max_time(MAX_TIME).await?.try_collect().await?;
+        // The filter selects rows with a sequence.
+        let sequence = |row: &Document| row.get_i64("sequence").unwrap_or_default();
         let entry = |row| decode(row).and_then(EntryDocument::into_entry);
-        Ok(Some(query.page(rows.into_iter().map(|row| readable("stock_adjustments", entry(row))).collect())))
+        let rows = rows.into_iter().map(|row| (sequence(&row), readable("stock_adjustments", entry(row))));
+        Ok(Some(query.page(rows.collect())))
     }
 
     async fn reconcile_ledger(&self, after: Option<Uuid>, limit: u32) -> Result<Option<Uuid>, Error> {

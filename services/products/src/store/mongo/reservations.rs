@@ -19,7 +19,6 @@ use futures_util::TryStreamExt;
 use mongodb::bson::{self, Bson, Document, doc};
 use palisade_middleware::clock;
 use time::OffsetDateTime;
-use tracing::warn;
 use uuid::Uuid;
 
 use super::{
@@ -30,6 +29,7 @@ use super::{
     reserve_batch::NewReservation,
     revision,
     stock_marks::{self, TakeOutcome, epochs, load_stock, prune_all, run_all},
+    sweep,
 };
 use crate::{
     reservation::{ConfirmOutcome, FulfilOutcome, Lines, Reservation, ReserveOutcome, ReviseOutcome, Revision, State},
@@ -42,9 +42,6 @@ use crate::{
 /// Maximum number of lines of a reservation that is made in a batch. A longer one does not delay
 /// the others.
 const MAX_BATCHED_LINES: usize = 8;
-
-/// Time without progress after which an unfinished reservation counts as abandoned.
-pub(super) const ABANDONED_AFTER: Duration = Duration::from_secs(5);
 
 #[async_trait]
 impl ReservationStore for MongoStore {
@@ -114,36 +111,8 @@ impl ReservationStore for MongoStore {
         }
     }
 
-    /// A reservation that fails does not block the others.
     async fn expire_due(&self, now: OffsetDateTime, limit: u32) -> Result<u32, Error> {
-        let db = &self.collections;
-        let due = doc! { "_id": { "$nin": maintenance::quarantined_ids(db).await? }, "$or": [
-            { "state": { "$in": [Phase::Held, Phase::Reserving] }, "expiresAt": { "$lte": bson_time(now) } },
-            { "state": Phase::Undoing, "updatedAt": { "$lte": bson_time(clock::before(now, ABANDONED_AFTER)) } },
-        ] };
-        let reservations = db.reservations.clone_with_type::<Document>();
-        let due = reservations.find(due).limit(i64::from(limit)).max_time(MAX_TIME);
-        let due: Vec<Document> = due.await?.try_collect().await?;
-        let (mut finished, mut failed) = (0, None);
-        for document in due {
-            let id = document.get("_id").cloned().unwrap_or(Bson::Null);
-            let result = match decode::<ReservationDocument>(document) {
-                Ok(document) => finish(db, domain_id(document.id), now).await,
-                Err(error) => Err(error),
-            };
-            match result {
-                Ok(_) => finished += 1,
-                Err(error @ Error::Corrupt(_)) => maintenance::quarantine(db, &id, &error, now).await?,
-                Err(error) => {
-                    warn!(reservation_id = %id, error = &error as &dyn std::error::Error, "release of a reservation failed");
-                    failed = Some(error);
-                }
-            }
-        }
-        match failed {
-            Some(error) if finished == 0 => Err(error),
-            _ => Ok(finished + revision::finish_abandoned(db, now, limit.saturating_sub(finished)).await?),
-        }
+        sweep::sweep(&self.collections, now, limit).await
     }
 
     async fn delete_settled(&self, before: OffsetDateTime, limit: u32) -> Result<u64, Error> {
@@ -235,7 +204,7 @@ pub(super) async fn finished(db: &Collections, id: Uuid, now: OffsetDateTime) ->
 
 /// Finishes the steps of a reservation and releases it if it has expired: a reported "expired" is
 /// final.
-async fn finish(db: &Collections, id: Uuid, now: OffsetDateTime) -> Result<Option<Reservation>, Error> {
+pub(super) async fn finish(db: &Collections, id: Uuid, now: OffsetDateTime) -> Result<Option<Reservation>, Error> {
     loop {
         let Some(document) = find(db, id).await? else { return Ok(None) };
         let overdue = document.expires_at <= bson_time(now);
@@ -243,6 +212,8 @@ async fn finish(db: &Collections, id: Uuid, now: OffsetDateTime) -> Result<Optio
             Phase::Reserving if overdue => undo(db, &document, Undo { to: Phase::Expired, all_lines_taken: false }, None, now).await?,
             Phase::Reserving => resume(db, &document, now).await?,
             Phase::Held if overdue => undo(db, &document, Undo { to: Phase::Expired, all_lines_taken: true }, None, now).await?,
+            // Left by a replica of the previous release, which does not know revisions.
+            Phase::Undoing if document.revision.is_some() => revision::finish(db, &document, now).await?,
             Phase::Undoing => finish_undo(db, &document, now).await?,
             _ => return document.into_reservation(),
         }

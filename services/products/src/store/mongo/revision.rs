@@ -22,19 +22,17 @@
 use std::collections::HashMap;
 
 use mongodb::bson::{self, Bson, Document, doc};
-use palisade_middleware::clock;
 use time::OffsetDateTime;
-use tracing::warn;
 use uuid::Uuid;
 
 use super::{
-    collections::{Collections, MAX_TIME, decode_all},
+    collections::{Collections, MAX_TIME},
     documents::{
         LastRevision, LineDocument, Phase, RefusalDocument, ReservationDocument, RevisionDocument, RevisionStep, Stock, UnitsDocument,
         bson_id, bson_time, domain_id,
     },
     outbox,
-    reservations::{ABANDONED_AFTER, find},
+    reservations::find,
     stock_marks::{self, TakeOutcome, load_stock, run_all},
 };
 use crate::{
@@ -84,27 +82,6 @@ pub(super) async fn finish(db: &Collections, document: &ReservationDocument, now
         current = find(db, domain_id(id)).await?;
     }
     Ok(())
-}
-
-/// Finishes up to `limit` revisions without progress. Returns their number.
-pub(super) async fn finish_abandoned(db: &Collections, now: OffsetDateTime, limit: u32) -> Result<u32, Error> {
-    let abandoned = doc! { "revision": { "$exists": true }, "updatedAt": { "$lte": bson_time(clock::before(now, ABANDONED_AFTER)) } };
-    let reservations = db.reservations.clone_with_type::<Document>();
-    let abandoned = reservations.find(abandoned).limit(limit.into()).max_time(MAX_TIME);
-    let (mut finished, mut failed) = (0, None);
-    for document in decode_all::<ReservationDocument>("reservations", abandoned.await?).await? {
-        match finish(db, &document, now).await {
-            Ok(()) => finished += 1,
-            Err(error) => {
-                warn!(reservation_id = %document.id, error = &error as &dyn std::error::Error, "the end of a revision failed");
-                failed = Some(error);
-            }
-        }
-    }
-    match failed {
-        Some(error) if finished == 0 => Err(error),
-        _ => Ok(finished),
-    }
 }
 
 /// Units of `product` that the unfinished revision of a reservation owns beside its lines.

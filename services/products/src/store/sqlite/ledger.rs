@@ -83,7 +83,8 @@ impl LedgerStore for SqliteStore {
                 return Ok(None);
             }
         }
-        Ok(Some(query.page(rows.iter().map(|row| readable("stock_adjustments", entry(row))).collect())))
+        let rows = rows.iter().map(|row| Ok((row.try_get("sequence")?, readable("stock_adjustments", entry(row)))));
+        Ok(Some(query.page(rows.collect::<Result<_, Error>>()?)))
     }
 
     /// Triggers record the changes of the previous release.

@@ -20,12 +20,20 @@ use crate::{
 /// Number of products that a migration reads at once.
 const MIGRATION_PAGE: u32 = 500;
 
-/// Opens the ledger of every product without one. Several processes may do so at once.
+/// Document of the leases that records that all ledgers were opened.
+const OPENED: &str = "ledgers_opened";
+
+/// Opens the ledger of every product without one, once: it reads all products. Those that a replica
+/// of the previous release creates later are opened by the job. Several processes may do so at once.
 pub(in super::super) async fn open_all(db: &Collections) -> Result<(), Error> {
+    if db.leases.find_one(doc! { "_id": OPENED }).await?.is_some() {
+        return Ok(());
+    }
     let mut after = None;
     while let Some(last) = settle_page(db, doc! { "ledgerSequence": { "$exists": false } }, after, MIGRATION_PAGE).await? {
         after = Some(last);
     }
+    db.leases.update_one(doc! { "_id": OPENED }, doc! { "$set": { "opened": true } }).upsert(true).await?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 use palisade_middleware::preconditions::VersionPreconditions;
 
-use super::*;
+use super::{super::sweep::ABANDONED_AFTER, *};
 use crate::store::{
     Maintenance, ProductStore, RemoveOutcome,
     mongo::test_store::{HOLD, NOW, lines, new_store},

@@ -1,9 +1,14 @@
+use palisade_middleware::clock;
+
 use super::*;
 use crate::{
     reservation::{Line, Lines, State},
     store::{
         Maintenance, MongoStore, ReservationStore,
-        mongo::test_store::{HOLD, NOW, lines, new_store},
+        mongo::{
+            sweep::ABANDONED_AFTER,
+            test_store::{HOLD, NOW, lines, new_store},
+        },
     },
 };
 
@@ -171,7 +176,7 @@ async fn late_steps_are_stopped_after_the_revision() {
 #[tokio::test]
 async fn release_by_the_previous_release_is_completed() {
     let store = new_store().await;
-    for steps in [1, 2, 3, 4, 5, 6] {
+    for (steps, ends) in [1, 2, 3, 4, 5, 6].into_iter().flat_map(|steps| [(steps, false), (steps, true)]) {
         let (id, products) = sell(&store).await;
         run_until_crash(&store, id, &revision(products), steps).await;
         let document = reservation(&store, id).await;
@@ -182,9 +187,13 @@ async fn release_by_the_previous_release_is_completed() {
         for line in &undoing.lines {
             stock_marks::give_back(db, document.id, line, true, NOW).await.unwrap();
         }
-        let released = doc! { "$set": { "state": Phase::Released, "undo": Bson::Null } };
-        db.reservations.update_one(doc! { "_id": document.id }, released).await.unwrap();
+        // It may also crash before that.
+        if ends {
+            let released = doc! { "$set": { "state": Phase::Released, "undo": Bson::Null } };
+            db.reservations.update_one(doc! { "_id": document.id }, released).await.unwrap();
+        }
         assert_eq!(store.expire_due(clock::after(NOW, ABANDONED_AFTER), 10).await.unwrap(), 1, "{steps} steps");
+        assert_eq!(reservation(&store, id).await.state, Phase::Released, "{steps} steps");
         for product in products {
             let stock = stock(&store, product).await;
             assert_eq!((stock.quantity, stock.taken, stock.revising), (10, 0, vec![]), "{steps} steps");
