@@ -45,7 +45,7 @@ async fn history_has_every_change_and_its_actor() {
             json!([4, "COMPLETED", "COMPLETED", "removed", "owner", alice_name, "gateway"]),
         ]
     );
-    let times: Vec<_> = entries.iter().map(|entry| entry["at"].as_str().unwrap()).collect();
+    let times: Vec<_> = entries.iter().map(|entry| entry["time"].as_str().unwrap()).collect();
     assert!(times.is_sorted(), "{times:?}");
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct OrderChange {
     reason: Option<String>,
     actor: Actor,
     #[schema(format = DateTime, example = "2026-01-31T12:00:00.000Z")]
-    at: String,
+    time: String,
 }
 
 /// Actor of a change. Changes by earlier releases have an incomplete actor.
@@ -102,7 +102,7 @@ impl TryFrom<proto::OrderChange> for OrderChange {
                 subject: non_empty(change.actor_subject),
                 service: non_empty(change.actor_service),
             },
-            at: timestamp::to_rfc3339(change.at)?,
+            time: timestamp::to_rfc3339(change.at)?,
         })
     }
 }

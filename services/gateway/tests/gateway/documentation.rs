@@ -113,7 +113,7 @@ async fn schema_names_match_the_contract() {
         ("RequestedItem", "productId quantity"),
         ("OrderItem", "productId name unitPrice quantity subtotal"),
         ("OrderHistory", "items"),
-        ("OrderChange", "version from to reason actor at"),
+        ("OrderChange", "version from to reason actor time"),
         ("Actor", "role subject service"),
         ("Problem", "type title status detail code instance requestId traceId errors orderId allowed"),
     ] {

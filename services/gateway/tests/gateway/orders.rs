@@ -151,11 +151,11 @@ async fn history_has_actors_and_nulls_for_unknown() {
     assert_eq!((response.status.as_u16(), response.header("cache-control")), (200, Some("no-store")));
     let at = "2026-01-01T00:00:00.005Z";
     let expected = json!({ "items": [
-        { "version": 1, "from": null, "to": "PENDING", "reason": null, "at": at,
+        { "version": 1, "from": null, "to": "PENDING", "reason": null, "time": at,
           "actor": { "role": "owner", "subject": "alice", "service": "gateway" } },
-        { "version": 2, "from": "PENDING", "to": "CANCELLED", "reason": null, "at": at,
+        { "version": 2, "from": "PENDING", "to": "CANCELLED", "reason": null, "time": at,
           "actor": { "role": "owner", "subject": "alice", "service": null } },
-        { "version": 2, "from": "CANCELLED", "to": "CANCELLED", "reason": "removed", "at": at,
+        { "version": 2, "from": "CANCELLED", "to": "CANCELLED", "reason": "removed", "time": at,
           "actor": { "role": null, "subject": null, "service": null } },
     ] });
     assert_eq!(response.json(), expected);
