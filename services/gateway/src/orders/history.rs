@@ -35,7 +35,8 @@ pub(crate) struct OrderChange {
     #[schema(required = true)]
     from: Option<Status>,
     to: Status,
-    /// Reason of the failure, `removed` for a deletion; `null` for none.
+    /// Reason of the failure, `removed` for a deletion, `revision_requested` and `revised` for a
+    /// revision, or the reason of its refusal; `null` for none.
     #[schema(required = true, example = "insufficient_stock")]
     reason: Option<String>,
     actor: Actor,
