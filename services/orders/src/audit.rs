@@ -212,7 +212,8 @@ impl Audit {
     }
 
     /// Compares a confirmed order again. The reservation may have been made or revised meanwhile,
-    /// or the order cancelled: what contradicts between two equal states of the order is a mismatch.
+    /// or the order cancelled: what contradicts between two equal states of the order is a
+    /// mismatch.
     async fn recheck_confirmed(&self, id: Uuid) -> Result<Option<Mismatch>, String> {
         let before = self.confirmed_orders(previous_uuid(id), Some(id), 1).await?.pop();
         let open = self.products.open_reservation(id).await.map_err(|status| unavailable(&status))?;

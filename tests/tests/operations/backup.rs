@@ -96,8 +96,8 @@ async fn restore_older_orders(mut shop: Restorable<'_>) {
     }
     assert_eq!(available_quantity(&seller, &product).await, 100 - 1 - 2 - 3);
     assert_eq!(mismatches(&before, "other_lines"), sorted(&[&revised]), "{before}");
-    // Their units are not reserved again: they left the stock, were given back, or belong to a later
-    // revision.
+    // Their units are not reserved again: they left the stock, were given back, or belong to a
+    // later revision.
     let refusals = [(&to_complete, "reservation_fulfilled"), (&to_cancel, "reservation_released"), (&revised, "reservation_revised")];
     for (id, reason) in refusals {
         let refused = repair(shop, id).await;

@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::{Effect, Saga};
 use crate::order::{FailureReason, HeldLine, Line, MaxTotal, Order, Priced, Revision, Status};
 
-/// Version from which an order is not revised any more: its history stays small enough to be read at
-/// once. Each revision adds two versions.
+/// Version from which an order is not revised any more: its history stays small enough to be read
+/// at once. Each revision adds two versions.
 pub const MAX_REVISED_VERSION: i64 = 100;
 
 /// Result of a revise call.

@@ -81,8 +81,8 @@ instrumented_role! {
         async fn history_after(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> = call("changes", "order_history");
 
         /// Returns the recorded changes of the order, oldest first, at most
-        /// [`MAX_HISTORY`](crate::order::MAX_HISTORY), even if the order was removed. Empty if there
-        /// is no such order.
+        /// [`MAX_HISTORY`](crate::order::MAX_HISTORY), even if the order was removed. Empty if
+        /// there is no such order.
         async fn history(&self, id: OrderId) -> Result<Vec<HistoryEntry>, Error> = call("history", "order_history");
 
         /// Returns the versions of these orders, including removed ones. Ids without an order are

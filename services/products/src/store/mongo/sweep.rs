@@ -1,5 +1,5 @@
-//! Sweep: releases expired holds, and finishes what a crash left: reservations, and revisions that a
-//! replica of the previous release interrupted.
+//! Sweep: releases expired holds, and finishes what a crash left: reservations, and revisions that
+//! a replica of the previous release interrupted.
 
 use std::time::Duration;
 

@@ -23,8 +23,8 @@ const MIGRATION_PAGE: u32 = 500;
 /// Document of the leases that records that all ledgers were opened.
 const OPENED: &str = "ledgers_opened";
 
-/// Opens the ledger of every product without one, once: it reads all products. Those that a replica
-/// of the previous release creates later are opened by the job. Several processes may do so at once.
+/// Opens the ledger of every product without one, once: it reads all products. The job opens those
+/// that a replica of the previous release creates later. Several processes may do so at once.
 pub(in super::super) async fn open_all(db: &Collections) -> Result<(), Error> {
     if db.leases.find_one(doc! { "_id": OPENED }).await?.is_some() {
         return Ok(());
