@@ -53,7 +53,17 @@ impl Shop {
     /// their own users and products.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Shop> = OnceLock::new();
-        SHARED.get_or_init(Self::all_in_one)
+        SHARED.get_or_init(|| {
+            let shop = Self::all_in_one();
+            shop.block_until_ready();
+            shop
+        })
+    }
+
+    /// Same as [`Self::ready`], on a thread of its own: the caller may be in a runtime.
+    fn block_until_ready(&self) {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
+        std::thread::scope(|scope| scope.spawn(|| runtime().block_on(self.ready())).join().expect("the shop becomes ready"));
     }
 
     /// Starts all three services in one process with embedded stores.
