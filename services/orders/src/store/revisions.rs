@@ -16,6 +16,21 @@ use crate::{
     saga::{RevisionEnd, RevisionRequest, request_revision},
 };
 
+/// Statements that both databases understand. Requests the revision `$2` of order `$1`.
+pub(super) const REQUEST: &str = "
+    UPDATE orders SET revision = $2, version = $3, updated_at = $4, due_at = $5, fence = fence + 1, attempts = 1, last_error = NULL
+    WHERE id = $1 RETURNING fence, saga_deadline, trace_parent";
+/// Ends the revision of order `$1`.
+pub(super) const END: &str = "
+    UPDATE orders SET revision = NULL, total_minor = $2, version = $3, updated_at = $4, due_at = NULL, last_error = NULL WHERE id = $1";
+pub(super) const INSERT_HISTORY: &str = "
+    INSERT INTO order_history
+        (order_id, version, from_status, to_status, revision, replaced_lines, actor, actor_subject, actor_service, at)
+    VALUES ($1, $2, $3, $3, $4, $5, $6, $7, $8, $9)";
+pub(super) const INSERT_EVENT: &str = "
+    INSERT INTO outbox (event_id, order_id, version, kind, payload, trace_parent, created_at)
+    SELECT $1, id, $3, $4, $5, trace_parent, $6 FROM orders WHERE id = $2";
+
 /// Result of [`OrderStore::request_revision`](super::OrderStore::request_revision).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestRevisionResult {

@@ -15,7 +15,7 @@ use crate::{
     store::{
         database::Error,
         orders::Claimed,
-        revisions::{self, RequestRevisionResult, RevisionStep},
+        revisions::{self, END, INSERT_EVENT, INSERT_HISTORY, REQUEST, RequestRevisionResult, RevisionStep},
         saga_queue::TransitionResult,
     },
 };
@@ -45,11 +45,7 @@ impl PostgresStore {
                 return Ok(*result);
             }
         };
-        let update = sqlx::query(
-            "UPDATE orders SET revision = $2, version = $3, updated_at = $4, due_at = $5, fence = fence + 1, attempts = 1, last_error = NULL
-             WHERE id = $1 RETURNING fence, saga_deadline, trace_parent",
-        );
-        let update = update
+        let update = sqlx::query(REQUEST)
             .bind(id.as_uuid())
             .bind(requested.revision.as_ref().map(revisions::encode).transpose()?)
             .bind(requested.version)
@@ -84,10 +80,7 @@ impl PostgresStore {
         if matches!(end, RevisionEnd::Revised(_)) {
             replace_lines(&mut transaction, &after).await?;
         }
-        let update = sqlx::query(
-            "UPDATE orders SET revision = NULL, total_minor = $2, version = $3, updated_at = $4, due_at = NULL, last_error = NULL WHERE id = $1",
-        );
-        let update = update.bind(id.as_uuid()).bind(after.total_minor).bind(after.version).bind(after.updated_at);
+        let update = sqlx::query(END).bind(id.as_uuid()).bind(after.total_minor).bind(after.version).bind(after.updated_at);
         update.execute(&mut *transaction).await?;
         record(&mut transaction, &after, &Actor::saga(), &RevisionStep::ended(end, before, &after, now)?, now).await?;
         transaction.commit().await?;
@@ -122,33 +115,26 @@ async fn replace_lines(db: &mut PgConnection, order: &Order) -> Result<(), Error
 
 /// Writes the row of the history and the event of a step.
 async fn record(db: &mut PgConnection, order: &Order, by: &Actor, step: &RevisionStep, now: OffsetDateTime) -> Result<(), Error> {
-    sqlx::query(
-        "INSERT INTO order_history
-             (order_id, version, from_status, to_status, revision, replaced_lines, actor, actor_subject, actor_service, at)
-         VALUES ($1, $2, $3, $3, $4, $5, $6, $7, $8, $9)",
-    )
-    .bind(order.id.as_uuid())
-    .bind(order.version)
-    .bind(Status::Confirmed.as_str())
-    .bind(step.name)
-    .bind(&step.replaced_lines)
-    .bind(by.role.as_str())
-    .bind(by.subject.as_ref().map(Subject::as_str))
-    .bind(by.service.as_deref())
-    .bind(now)
-    .execute(&mut *db)
-    .await?;
-    sqlx::query(
-        "INSERT INTO outbox (event_id, order_id, version, kind, payload, trace_parent, created_at)
-         SELECT $1, id, $3, $4, $5, trace_parent, $6 FROM orders WHERE id = $2",
-    )
-    .bind(step.event.event_id)
-    .bind(order.id.as_uuid())
-    .bind(order.version)
-    .bind(&step.event.kind)
-    .bind(&step.event.payload)
-    .bind(now)
-    .execute(db)
-    .await?;
+    sqlx::query(INSERT_HISTORY)
+        .bind(order.id.as_uuid())
+        .bind(order.version)
+        .bind(Status::Confirmed.as_str())
+        .bind(step.name)
+        .bind(&step.replaced_lines)
+        .bind(by.role.as_str())
+        .bind(by.subject.as_ref().map(Subject::as_str))
+        .bind(by.service.as_deref())
+        .bind(now)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query(INSERT_EVENT)
+        .bind(step.event.event_id)
+        .bind(order.id.as_uuid())
+        .bind(order.version)
+        .bind(&step.event.kind)
+        .bind(&step.event.payload)
+        .bind(now)
+        .execute(db)
+        .await?;
     Ok(())
 }
