@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     database::{Error, corrupt},
     instrumented::instrumented_role,
+    retention::settled,
 };
 use crate::order::{OrderId, Status};
 
@@ -71,12 +72,15 @@ pub(super) fn last(id: Option<Uuid>) -> Option<OrderId> {
 }
 
 /// Counts the orders of `$1` that are not settled. The two parts use the indexes by owner.
-pub(super) const UNSETTLED: &str = "
+pub(super) const UNSETTLED: &str = concat!(
+    "
     SELECT status, count(*) FROM (
         SELECT id, status, due_at FROM orders WHERE user_id = $1 AND deleted_at IS NULL
         UNION ALL
         SELECT id, status, due_at FROM orders WHERE user_id = $1 AND deleted_at IS NOT NULL
     ) own
-    WHERE due_at IS NOT NULL OR status NOT IN ('FAILED', 'COMPLETED', 'CANCELLED')
-       OR EXISTS (SELECT 1 FROM fulfilments WHERE order_id = id)
-    GROUP BY status ORDER BY status";
+    WHERE NOT (",
+    settled!(),
+    ") OR EXISTS (SELECT 1 FROM fulfilments WHERE order_id = id)
+    GROUP BY status ORDER BY status"
+);
