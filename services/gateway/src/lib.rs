@@ -14,6 +14,7 @@ mod products;
 mod router;
 mod single_flight;
 mod start;
+mod text;
 mod timestamp;
 mod upstreams;
 

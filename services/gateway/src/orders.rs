@@ -99,11 +99,7 @@ pub(crate) async fn list(
     preconditions: Preconditions,
 ) -> Result<Response, Rejection> {
     let page = orders.find_all(FindAllRequest::from(filters)).await.map_err(problem::from_query_status)?.into_inner();
-    let page = OrderPage::try_from(page)?;
-    match preconditions.check_read(None)? {
-        Read::Changed => Ok(([(CACHE_CONTROL, NO_STORE)], Json(page)).into_response()),
-        Read::NotModified => Ok((StatusCode::NOT_MODIFIED, [(CACHE_CONTROL, NO_STORE)]).into_response()),
-    }
+    preconditions.unstored(OrderPage::try_from(page)?)
 }
 
 /// Get an order

@@ -3,10 +3,14 @@
 
 use std::future::Future;
 
-use axum::extract::FromRequestParts;
+use axum::{
+    Json,
+    extract::FromRequestParts,
+    response::{IntoResponse, Response},
+};
 use http::{
-    HeaderMap, HeaderName,
-    header::{IF_MATCH, IF_NONE_MATCH},
+    HeaderMap, HeaderName, StatusCode,
+    header::{CACHE_CONTROL, IF_MATCH, IF_NONE_MATCH},
     request::Parts,
 };
 use palisade_middleware::{
@@ -14,6 +18,8 @@ use palisade_middleware::{
     rejection::{Rejection, reasons},
 };
 use palisade_proto::preconditions::v1 as proto;
+
+use serde::Serialize;
 
 use super::entity_tag::{self, OpaqueTag, Tag};
 
@@ -54,6 +60,16 @@ impl Preconditions {
             Evaluation::IfNoneMatchFailed => Ok(Read::NotModified),
             Evaluation::IfMatchFailed => Err(version_mismatch()),
         }
+    }
+
+    /// Returns the response to a `GET` or `HEAD` of a representation without an entity tag, which
+    /// caches do not store.
+    pub(crate) fn unstored(&self, body: impl Serialize) -> Result<Response, Rejection> {
+        let headers = [(CACHE_CONTROL, "no-store")];
+        Ok(match self.check_read(None)? {
+            Read::Changed => (headers, Json(body)).into_response(),
+            Read::NotModified => (StatusCode::NOT_MODIFIED, headers).into_response(),
+        })
     }
 
     /// Evaluates the conditions of a `POST` to a collection, which exists and has no entity tag.

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::{
     extract::{Integer, Object, non_null},
     money::{Amount, NumberText},
+    text::non_empty,
     timestamp,
 };
 
@@ -166,13 +167,13 @@ impl TryFrom<proto::Order> for Order {
             items: items.collect(),
             total: order.total_minor.map(Amount),
             status,
-            failure_reason: Some(order.failure_reason).filter(|reason| !reason.is_empty()),
+            failure_reason: non_empty(order.failure_reason),
             created_at: timestamp::to_rfc3339(order.created_at)?,
             updated_at: timestamp::to_rfc3339(order.updated_at)?,
             revision: order.revision.map(PendingRevision::try_from).transpose()?,
             version: order.version,
             removed_at: order.removed_at.map(|at| timestamp::to_rfc3339(Some(at))).transpose()?,
-            removed_by: Some(order.removed_by).filter(|by| !by.is_empty()),
+            removed_by: non_empty(order.removed_by),
         })
     }
 }
@@ -291,6 +292,6 @@ impl TryFrom<proto::FindAllResponse> for OrderPage {
 
     fn try_from(page: proto::FindAllResponse) -> Result<Self, Rejection> {
         let items = page.items.into_iter().map(Order::try_from).collect::<Result<_, _>>()?;
-        Ok(Self { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) })
+        Ok(Self { items, next_cursor: non_empty(page.next_cursor) })
     }
 }

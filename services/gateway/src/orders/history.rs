@@ -1,20 +1,17 @@
 //! `/orders/{id}/history`: every change of an order, with its actor.
 
-use axum::{
-    Json,
-    extract::State,
-    http::{StatusCode, header::CACHE_CONTROL},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 use palisade_middleware::rejection::Rejection;
 use palisade_proto::orders::v1::{self as proto, FindHistoryRequest};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{NO_STORE, body::Status};
+use super::body::Status;
 use crate::{
-    extract::{Id, Preconditions, Read},
-    problem, timestamp,
+    extract::{Id, Preconditions},
+    problem,
+    text::non_empty,
+    timestamp,
     upstreams::Upstreams,
 };
 
@@ -82,10 +79,7 @@ pub(crate) async fn history(
 ) -> Result<Response, Rejection> {
     let history = orders.find_history(FindHistoryRequest { id: id.to_string() }).await.map_err(problem::rejection)?.into_inner();
     let items = history.items.into_iter().map(OrderChange::try_from).collect::<Result<_, _>>()?;
-    match preconditions.check_read(None)? {
-        Read::Changed => Ok(([(CACHE_CONTROL, NO_STORE)], Json(OrderHistory { items })).into_response()),
-        Read::NotModified => Ok((StatusCode::NOT_MODIFIED, [(CACHE_CONTROL, NO_STORE)]).into_response()),
-    }
+    preconditions.unstored(OrderHistory { items })
 }
 
 impl TryFrom<proto::OrderChange> for OrderChange {
@@ -117,8 +111,4 @@ impl Role {
             _ => None,
         }
     }
-}
-
-fn non_empty(text: String) -> Option<String> {
-    Some(text).filter(|text| !text.is_empty())
 }

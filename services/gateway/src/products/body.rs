@@ -8,6 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     extract::{Integer, Limit, non_null},
     money::{Amount, NumberText},
+    text::non_empty,
     timestamp,
 };
 
@@ -205,6 +206,6 @@ impl TryFrom<proto::FindAllResponse> for ProductPage {
 
     fn try_from(page: proto::FindAllResponse) -> Result<Self, Rejection> {
         let items = page.items.into_iter().map(Product::try_from).collect::<Result<_, _>>()?;
-        Ok(Self { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) })
+        Ok(Self { items, next_cursor: non_empty(page.next_cursor) })
     }
 }

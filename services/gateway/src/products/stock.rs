@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header::CACHE_CONTROL},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use palisade_middleware::rejection::{Rejection, Violation};
@@ -16,14 +16,13 @@ use utoipa::{
 
 use crate::{
     cache::Changes,
-    extract::{self, Id, IdempotencyKey, Integer, Limit, Preconditions, Query, Read, non_null},
+    extract::{self, Id, IdempotencyKey, Integer, Limit, Preconditions, Query, non_null},
     problem::{self, Problem, merge_violations, replay_header},
+    text::non_empty,
     timestamp,
     upstreams::Upstreams,
 };
 
-/// The newest entry changes with every sale that is completed.
-const NO_STORE: &str = "no-store";
 /// Number of units that the service always rejects.
 const NEVER_VALID: i64 = 0;
 
@@ -133,8 +132,8 @@ impl TryFrom<proto::StockAdjustment> for StockAdjustment {
             delta: entry.delta,
             reason: entry.reason,
             quantity_after: entry.quantity_after,
-            actor: Some(entry.actor).filter(|actor| !actor.is_empty()),
-            order_id: Some(entry.order_id).filter(|id| !id.is_empty()),
+            actor: non_empty(entry.actor),
+            order_id: non_empty(entry.order_id),
             created_at: timestamp::to_rfc3339(entry.created_at)?,
         })
     }
@@ -206,9 +205,7 @@ pub(crate) async fn ledger(
     };
     let page = products.list_stock_adjustments(request).await.map_err(problem::from_query_status)?.into_inner();
     let items = page.items.into_iter().map(StockAdjustment::try_from).collect::<Result<_, _>>()?;
-    let page = StockAdjustmentPage { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) };
-    match preconditions.check_read(None)? {
-        Read::Changed => Ok(([(CACHE_CONTROL, NO_STORE)], Json(page)).into_response()),
-        Read::NotModified => Ok((StatusCode::NOT_MODIFIED, [(CACHE_CONTROL, NO_STORE)]).into_response()),
-    }
+    let page = StockAdjustmentPage { items, next_cursor: non_empty(page.next_cursor) };
+    // The newest entry changes with every sale that is completed.
+    preconditions.unstored(page)
 }
