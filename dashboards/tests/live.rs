@@ -33,7 +33,6 @@ use tokio::time::{Instant, interval};
 async fn all_in_one_services_export_their_own_metrics() {
     let collector = Collector::start();
     let shop = Shop::all_in_one_with(|command| collector.configure(command));
-    shop.ready().await;
     page::assert_preregistered(&shop).await;
     traffic::successful_traffic(&shop).await;
     page::assert_documented(&shop).await;
@@ -102,7 +101,6 @@ async fn dashboard_and_rule_queries_have_results() {
             traffic::with_cache(command, &redis.url());
         }
     });
-    shop.ready().await;
     page::assert_preregistered(&shop).await;
     let prometheus = Prometheus::scraping(&shop, &rules_without_intervals());
     prometheus.ready().await;

@@ -135,7 +135,6 @@ async fn start(scenario: &Scenario, more: &[Setting], limits: TimeLimits) -> Env
         Some(connections) => Environment::start_with_connection_limit(connections, configure).await,
         None => Environment::start_with(configure),
     };
-    environment.shop.ready().await;
     environment
 }
 

@@ -79,7 +79,6 @@ pub async fn kills(times: usize, limits: TimeLimits) -> Assertions {
 /// processes are ready.
 async fn act_on_each_in_turn(processes: usize, limits: TimeLimits, first: fn(&mut Program), then: fn(&mut Program)) -> Outcome {
     let mut environment = start(limits);
-    environment.shop.ready().await;
     let traffic = Traffic::start(&environment.shop, CLIENTS).await;
     traffic.wait_for_more_requests(REQUESTS_PER_PHASE).await;
     for (service, replica) in all_replicas().into_iter().cycle().take(processes) {

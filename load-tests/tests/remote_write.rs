@@ -40,7 +40,6 @@ async fn k6_queries_of_the_dashboard_have_results() {
         trust_scripts(command);
         TimeLimits::Raised.configure(service, command);
     });
-    shop.ready().await;
     let prometheus = Prometheus::start("scrape_configs: []");
     let address: SocketAddr = prometheus.url().trim_start_matches("http://").parse().unwrap();
     let url = eventually(async || remote_write::url_at(address)).await;
@@ -76,7 +75,6 @@ async fn k6_queries_of_the_dashboard_have_results() {
 #[tokio::test]
 async fn remote_write_requires_a_receiver() {
     let shop = Shop::shared();
-    shop.ready().await;
     let gateway: SocketAddr = shop.url().trim_start_matches("http://").parse().unwrap();
     assert_eq!(remote_write::url_at(gateway), None);
     let free: SocketAddr = ([127, 0, 0, 1], palisade_tests::servers::free_port()).into();

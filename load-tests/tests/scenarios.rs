@@ -25,7 +25,6 @@ fn short(settings: Vec<(String, String)>) -> Vec<(String, String)> {
 
 async fn assert_passes(scenario: &str) {
     let environment = Environment::start_with(|service, command| TimeLimits::Raised.configure(service, command));
-    environment.shop.ready().await;
     let outcome = run_with_reports(scenario, &short(environment.settings())).unwrap();
     assert_eq!(outcome.code, Some(0), "{}", outcome.last_lines());
     assert_eq!(outcome.reports.len(), 3, "{:?}\n{}", outcome.reports, outcome.last_lines());
@@ -37,7 +36,6 @@ async fn assert_fails(scenario: &str) {
         trust_scripts(command);
         command.env("PALISADE_SERVER__FAULT_INJECTION__ENABLED", "true");
     });
-    shop.ready().await;
     for service in ["gateway", "products", "orders"] {
         let rule = json!({ "name": "broken", "method": "*", "rate": 1.0, "kind": { "error": "internal" } });
         Client::new(shop.admin_url(service), None).put("/faults", &json!({ "rules": [rule] })).attempt().await.unwrap().ok(200);

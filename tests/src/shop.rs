@@ -53,20 +53,18 @@ impl Shop {
     /// their own users and products.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Shop> = OnceLock::new();
-        SHARED.get_or_init(|| {
-            let shop = Self::all_in_one();
-            shop.block_until_ready();
-            shop
-        })
+        SHARED.get_or_init(Self::all_in_one)
     }
 
-    /// Same as [`Self::ready`], on a thread of its own: the caller may be in a runtime.
-    fn block_until_ready(&self) {
+    /// Returns the shop once it is ready, see [`Self::ready`]. It waits on a thread of its own: the
+    /// caller may be in a runtime.
+    fn when_ready(self) -> Self {
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
         std::thread::scope(|scope| scope.spawn(|| runtime().block_on(self.ready())).join().expect("the shop becomes ready"));
+        self
     }
 
-    /// Starts all three services in one process with embedded stores.
+    /// Starts all three services in one process with embedded stores, and waits until it is ready.
     pub fn all_in_one() -> Self {
         Self::all_in_one_with(|_| {})
     }
@@ -83,24 +81,30 @@ impl Shop {
         command.args(["--orders-listen", "127.0.0.1:0", "--orders-admin-listen", "127.0.0.1:0"]);
         configure(&mut command);
         let programs = BTreeMap::from([("palisade", vec![Program::start(command, directory.path())])]);
-        Self { programs, gateways: None, tokens: Mutex::default(), directory }
+        Self { programs, gateways: None, tokens: Mutex::default(), directory }.when_ready()
     }
 
-    /// Starts three processes. A store is a connection string, or `None` for a file in the shop's
-    /// directory.
+    /// Starts three processes, and waits until they are ready. A store is a connection string, or
+    /// `None` for a file in the shop's directory.
     pub fn separate(products_store: Option<&str>, orders_store: Option<&str>) -> Self {
         Self::separate_with(products_store, orders_store, |_, _| {})
     }
 
     /// Same as [`Self::separate`], with additional flags or environment per service name.
     pub fn separate_with(products_store: Option<&str>, orders_store: Option<&str>, configure: impl Fn(&str, &mut Command)) -> Self {
-        Self::start_separate([1, 1, 1], (products_store, orders_store), configure)
+        Self::start_separate_with(products_store, orders_store, configure).when_ready()
     }
 
-    /// Starts [`REPLICAS`] of each service over one store for products and one for orders. Clients
+    /// Same as [`Self::separate_with`], without waiting: for shops that cannot become ready.
+    pub fn start_separate_with(products_store: Option<&str>, orders_store: Option<&str>, configure: impl Fn(&str, &mut Command)) -> Self {
+        Self::start([1, 1, 1], (products_store, orders_store), configure)
+    }
+
+    /// Starts [`REPLICAS`] of each service over one store for products and one for orders, and waits
+    /// until all are ready. Clients
     /// get static lists of all replicas. `configure` is called for each process.
     pub fn replicated(products_store: &str, orders_store: &str, configure: impl Fn(&str, &mut Command)) -> Self {
-        Self::start_separate(REPLICAS, (Some(products_store), Some(orders_store)), configure)
+        Self::start(REPLICAS, (Some(products_store), Some(orders_store)), configure).when_ready()
     }
 
     /// Starts an additional products process with the same store and keys and its own address. It
@@ -182,10 +186,8 @@ impl Shop {
         self.program(service).url(service)
     }
 
-    /// Returns a channel to a gRPC service, when every process is ready: unlike [`Client`], a
-    /// generated client does not repeat a call that found the store not yet migrated.
-    pub async fn grpc_channel(&self, service: &str) -> Channel {
-        self.ready().await;
+    /// Returns a channel to a gRPC service.
+    pub fn grpc_channel(&self, service: &str) -> Channel {
         let endpoint = Endpoint::from_shared(self.grpc_url(service)).expect("printed URLs are valid");
         endpoint.timeout(HANG_TIMEOUT).connect_lazy()
     }

@@ -48,7 +48,6 @@ async fn embedded_orders_are_taken_up_after_a_crash() {
         // Longer than any wait of a test.
         command.env("PALISADE_ORDERS__SAGA__LEASE_MS", "3600000").env("PALISADE_PRODUCTS__SERVER__FAULT_INJECTION__ENABLED", "true");
     });
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
     let reserve = "palisade.products.v1.ProductsService/ReserveStock";
@@ -95,7 +94,6 @@ async fn unwritable_store_is_not_ready_until_it_is_writable() {
             ignore_file_size_signal(command);
         }
     });
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
     place_confirmed_order(&buyer, &[(&product, 1)]).await;
@@ -110,7 +108,6 @@ async fn unwritable_store_is_not_ready_until_it_is_writable() {
         limit_file_size(process, None);
         eventually(async || readiness(200).await).await;
     }
-    shop.ready().await;
     place_confirmed_order(&buyer, &[(&product, 1)]).await;
     assert_eq!(available_quantity(&seller, &product).await, 3);
 }
@@ -126,7 +123,6 @@ async fn replica_without_a_broker_publishes_nothing_of_the_others() {
             command.env("PALISADE_EVENTS__NATS_URL", nats.url());
         }
     });
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 50).await;
     for _ in 0..ORDERS {
@@ -148,7 +144,6 @@ async fn invariants(shop: &Shop) -> (u16, Value) {
 #[tokio::test]
 async fn confirmed_order_without_reservation_is_reported() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 10).await;
     let kept = id_of(&place_confirmed_order(&buyer, &[(&product, 2)]).await);
@@ -181,7 +176,6 @@ async fn confirmed_order_without_reservation_is_reported() {
 #[tokio::test]
 async fn audit_that_cannot_check_is_not_in_order() {
     let mut shop = Shop::separate(None, None);
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 10).await;
     order_request(&buyer, &[(&product, 2)]).attempt().await.unwrap().ok(201);
@@ -195,7 +189,6 @@ async fn audit_that_cannot_check_is_not_in_order() {
 #[tokio::test]
 async fn jobs_are_part_of_readiness_and_metrics() {
     let shop = Shop::shared();
-    shop.ready().await;
     for (service, required) in [("products", "products.sweeper"), ("orders", "orders.worker")] {
         let report = admin(shop, service).get("/readyz").attempt().await.unwrap().ok(200);
         let job = report["dependencies"].as_array().unwrap().iter().find(|dependency| dependency["name"] == required).unwrap();

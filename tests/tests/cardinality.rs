@@ -91,7 +91,6 @@ async fn scan(scanners: &mut [Scanner], requests: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn random_requests_create_no_series() {
     let shop = Shop::separate(None, None);
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let item = create_product(&seller, 5).await;
     place_confirmed_order(&buyer, &[(&item, 1)]).await;

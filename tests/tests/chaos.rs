@@ -49,7 +49,6 @@ async fn shop(configure: impl Fn(&str, &mut Command)) -> (Shop, FaultProxy) {
         }
         configure(service, command);
     });
-    shop.ready().await;
     (shop, proxy)
 }
 

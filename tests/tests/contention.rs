@@ -42,7 +42,6 @@ async fn buy(client: &Client, [first, second]: [&String; 2]) -> Option<Value> {
 }
 
 async fn assert_never_oversold(shop: &Shop) {
-    shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     let products = [create_product(&seller, UNITS).await, create_product(&seller, UNITS).await, create_product(&seller, UNITS).await];
     let buyers: Vec<_> = (0..CLIENTS).map(|_| shop.client(&unique("buyer"), CUSTOMER)).collect();
@@ -115,7 +114,6 @@ async fn all_in_one() {
 
 /// Buyers revise their orders at once, each to a random part of what there is.
 async fn assert_revisions_never_oversell(shop: &Shop) {
-    shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     let products = [create_product(&seller, UNITS).await, create_product(&seller, UNITS).await, create_product(&seller, UNITS).await];
     let mut random = Random::from_environment();
@@ -164,7 +162,6 @@ async fn revisions_on_mongo_and_postgres_with_replicas() {
 #[tokio::test]
 async fn audits_tolerate_concurrent_cancellations() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let product = create_product(&shop.client("seller", ALL_SCOPES), 100_000).await;
     let audited = AtomicBool::new(false);
     let buyers = (0..8).map(|_| {

@@ -88,7 +88,6 @@ fn kill_randomly(mut shop: Shop, victims: &[&str], mut random: Random) -> Shop {
 }
 
 async fn assert_survives_crashes(shop: Shop, victims: &'static [&'static str]) {
-    shop.ready().await;
     let mut random = Random::from_environment();
     let shelf = StockFixture::create(shop.client("seller", ALL_SCOPES), 4, UNITS).await;
     let closed = AtomicBool::new(false);

@@ -25,8 +25,8 @@ use tonic_types::StatusExt;
 const INTERNAL: [&str; 6] =
     ["ReserveStock", "ConfirmReservation", "ReleaseReservation", "ReviseReservation", "FulfilReservation", "ListReservations"];
 
-async fn channel(service: &str) -> Channel {
-    Shop::shared().grpc_channel(service).await
+fn channel(service: &str) -> Channel {
+    Shop::shared().grpc_channel(service)
 }
 
 fn with_token<T>(message: T, token: &str) -> Request<T> {
@@ -92,13 +92,13 @@ async fn no_handler_runs_after_its_deadline() {
         assert_eq!(status, "4", "{timeout}");
     }
     let list = with_token(products::FindAllRequest { category: Some(name), ..products::FindAllRequest::default() }, &token);
-    let found = ProductsServiceClient::new(channel("products").await).find_all(list).await.unwrap().into_inner();
+    let found = ProductsServiceClient::new(channel("products")).find_all(list).await.unwrap().into_inner();
     assert!(found.items.is_empty(), "{found:?}");
 }
 
 /// Calls a method with an empty message.
 async fn call(host: &str, path: &str, token: Option<&str>) -> Result<(), Status> {
-    let mut grpc = Grpc::new(channel(host).await);
+    let mut grpc = Grpc::new(channel(host));
     grpc.ready().await.unwrap();
     let request = token.map_or_else(|| Request::new(()), |token| with_token((), token));
     grpc.unary(request, PathAndQuery::try_from(path).unwrap(), ProstCodec::<(), ()>::default()).await.map(|_| ())
@@ -162,13 +162,13 @@ async fn validation_errors_are_field_violations() {
     let token = shop.service_token("products", "alice", ALL_SCOPES);
     let bad = products::ProductInput { price_minor: -1, quantity: -1, ..Default::default() };
     let create = products::CreateProductRequest { product: Some(bad), ..Default::default() };
-    let status = ProductsServiceClient::new(channel("products").await).create_product(with_token(create, &token)).await.unwrap_err();
+    let status = ProductsServiceClient::new(channel("products")).create_product(with_token(create, &token)).await.unwrap_err();
     assert_eq!(fields(&status), BTreeSet::from(["category", "name", "price", "quantity"].map(str::to_owned)));
 
     let token = shop.service_token("orders", "alice", ALL_SCOPES);
     let line = orders::NewOrderItem { product_id: "x".into(), quantity: 0 };
     let create = orders::CreateOrderRequest { items: vec![line], ..Default::default() };
-    let status = OrdersServiceClient::new(channel("orders").await).create_order(with_token(create, &token)).await.unwrap_err();
+    let status = OrdersServiceClient::new(channel("orders")).create_order(with_token(create, &token)).await.unwrap_err();
     assert_eq!(fields(&status), BTreeSet::from(["items[0].productId", "items[0].quantity"].map(str::to_owned)));
 }
 
@@ -177,7 +177,7 @@ async fn failed_order_has_id_and_reason() {
     let shop = Shop::shared();
     let product = create_product(&shop.client("seller", ALL_SCOPES), 1).await;
     let token = shop.service_token("orders", &unique("alice"), ALL_SCOPES);
-    let mut client = OrdersServiceClient::new(channel("orders").await);
+    let mut client = OrdersServiceClient::new(channel("orders"));
     let line = orders::NewOrderItem { product_id: product, quantity: 2 };
     let create = orders::CreateOrderRequest { items: vec![line], ..Default::default() };
     let status = client.create_order(with_token(create, &token)).await.unwrap_err();
@@ -200,7 +200,7 @@ async fn request_in_progress_has_retry_info() {
     let shop = Shop::shared();
     let product = create_product(&shop.client("seller", ALL_SCOPES), 1_000).await;
     let token = shop.service_token("orders", &unique("alice"), ALL_SCOPES);
-    let client = OrdersServiceClient::new(channel("orders").await);
+    let client = OrdersServiceClient::new(channel("orders"));
     let key = unique("key");
     let calls = (0..50).map(|_| {
         let line = orders::NewOrderItem { product_id: product.clone(), quantity: 1 };
@@ -232,7 +232,7 @@ async fn identity_comes_only_from_the_token() {
     for forged in ["x-user-id", "x-forwarded-user", "x-scopes"] {
         request.metadata_mut().insert(forged, MetadataValue::from_static("somebody-else orders:admin"));
     }
-    let status = OrdersServiceClient::new(channel("orders").await).find_all(request).await.unwrap_err();
+    let status = OrdersServiceClient::new(channel("orders")).find_all(request).await.unwrap_err();
     assert_rejected(&status, Code::PermissionDenied, "INSUFFICIENT_SCOPE");
 }
 
@@ -247,7 +247,7 @@ async fn unknown_methods_and_services_are_unimplemented() {
 #[tokio::test]
 async fn health_is_served_without_a_token() {
     for (host, service) in [("products", "palisade.products.v1.ProductsService"), ("orders", "palisade.orders.v1.OrdersService")] {
-        let mut health = HealthClient::new(channel(host).await);
+        let mut health = HealthClient::new(channel(host));
         for name in ["", service] {
             let answer = health.check(HealthCheckRequest { service: name.into() }).await.unwrap().into_inner();
             assert_eq!(answer.status(), ServingStatus::Serving, "{host} {name:?}");
@@ -261,7 +261,7 @@ async fn health_is_served_without_a_token() {
 async fn reflection_lists_the_services_without_a_token() {
     for (host, service) in [("products", "palisade.products.v1.ProductsService"), ("orders", "palisade.orders.v1.OrdersService")] {
         let question = ServerReflectionRequest { host: String::new(), message_request: Some(MessageRequest::ListServices(String::new())) };
-        let mut reflection = ServerReflectionClient::new(channel(host).await);
+        let mut reflection = ServerReflectionClient::new(channel(host));
         let mut answers = reflection.server_reflection_info(tokio_stream::iter([question])).await.unwrap().into_inner();
         let Some(MessageResponse::ListServicesResponse(list)) = answers.next().await.unwrap().unwrap().message_response else {
             panic!("{host} lists no services");

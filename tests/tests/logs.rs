@@ -57,7 +57,6 @@ async fn start_with_debug_logs(collector: &Collector) -> (Shop, servers::Postgre
         collector.configure(command);
         command.env("PALISADE_TELEMETRY__LOG_FILTER", "debug");
     });
-    shop.ready().await;
     (shop, postgres)
 }
 
@@ -173,7 +172,7 @@ async fn store_failures_are_logged_without_password() {
     let [mongo, postgres] = [(); 2].map(|()| servers::free_port());
     let mongo = format!("mongodb://app:{PASSWORD}@127.0.0.1:{mongo}/products?directConnection=true&serverSelectionTimeoutMS=200");
     let postgres = format!("postgres://app:{PASSWORD}@127.0.0.1:{postgres}/orders");
-    let shop = Shop::separate_with(Some(&mongo), Some(&postgres), |_, command| {
+    let shop = Shop::start_separate_with(Some(&mongo), Some(&postgres), |_, command| {
         command.env("PALISADE_TELEMETRY__LOG_FILTER", "debug");
     });
     for service in ["products", "orders"] {
@@ -199,7 +198,6 @@ async fn debug_logs_of_libraries_show_no_password() {
     let shop = Shop::separate_with(None, None, |_, command| {
         command.env("PALISADE_TELEMETRY__LOG_FILTER", "debug,async_nats=trace").env("PALISADE_EVENTS__NATS_URL", &url);
     });
-    shop.ready().await;
     for service in ["orders", "products"] {
         eventually(async || shop.program(service).log().contains("async_nats").then_some(())).await;
         let log = shop.program(service).log();

@@ -27,7 +27,6 @@ struct Fixture {
 impl Fixture {
     async fn start() -> Self {
         let shop = Shop::separate(None, None);
-        shop.ready().await;
         let address = |service: &str| shop.grpc_url(service).trim_start_matches("http://").parse().unwrap();
         let proxies = [FaultProxy::connect_to(address("products")).await, FaultProxy::connect_to(address("orders")).await];
         let gateway = shop.additional_gateway(|command| {

@@ -16,7 +16,6 @@ fn tour() -> String {
 #[tokio::test]
 async fn readme_tour_works() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let tour = tour();
     // Replaces the default ports by those of this shop.
     let mut script = tour.clone();

@@ -32,7 +32,6 @@ async fn replicas(configure: impl Fn(&mut Command)) -> (Shop, Nats) {
         }
         _ => {}
     });
-    shop.ready().await;
     (shop, nats)
 }
 

@@ -66,7 +66,6 @@ fn mongo_keeps_its_port_after_kill() {
 #[tokio::test]
 async fn prometheus_scrapes_a_shop_and_evaluates_rules() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let rules = shop.directory().join("rules.yml");
     fs::write(&rules, "groups: [{ name: tests, rules: [{ record: 'tests:up', expr: 'sum(up)' }] }]").unwrap();
     let prometheus = Prometheus::scraping(&shop, &[Path::new(&rules)]);

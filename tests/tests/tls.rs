@@ -58,7 +58,6 @@ async fn certificates_are_renewed_under_load() {
     let (directory, authority) = certificates();
     let path = directory.path();
     let shop = Shop::separate_with(None, None, |service, command| configure_tls(path, service, command));
-    shop.ready().await;
     assert!(shop.url().starts_with("https://"), "{}", shop.url());
     let (seller, buyer) =
         (shop.client("seller", ALL_SCOPES).with_ca(&authority.file), shop.client("buyer", CUSTOMER).with_ca(&authority.file));
@@ -109,7 +108,6 @@ async fn certificate_must_match_token_issuer() {
         // Client errors are logged at this level.
         command.env("PALISADE_TELEMETRY__LOG_FILTER", "info,palisade_resilience::rejection=debug");
     });
-    shop.ready().await;
     let buyer = shop.client("buyer", CUSTOMER).with_ca(&authority.file);
     let refused = buyer.get("/products").attempt().await.unwrap();
     assert_eq!(refused.status, 500, "rejected internal tokens must be a server error");
@@ -126,7 +124,6 @@ async fn spans_are_exported_over_tls() {
         collector.configure(command);
         command.env("PALISADE_TELEMETRY__OTLP_CA_FILE", file("authority.pem"));
     });
-    shop.ready().await;
     let answer = shop.client("seller", ALL_SCOPES).get("/products").await;
     let id = answer.header("x-trace-id").unwrap().to_owned();
     collector.span(|span| span.trace_id == id).await;

@@ -24,7 +24,6 @@ const CALLED_SERVICES: [(&str, &str); 2] =
 
 pub(super) async fn spread() -> Assertions {
     let environment = start(TimeLimits::Default);
-    environment.shop.ready().await;
     for (service, method) in CALLED_SERVICES {
         for replica in environment.shop.replicas(service) {
             slow_down(replica, service, method, EQUAL_MS).await;

@@ -26,7 +26,7 @@ struct Address {
 impl Shop {
     /// Starts this number of each of [`SERVICES`]. A store is a connection string, or `None` for a
     /// file in the shop's directory.
-    pub(super) fn start_separate(
+    pub(super) fn start(
         replicas: [usize; 3],
         (products_store, orders_store): (Option<&str>, Option<&str>),
         configure: impl Fn(&str, &mut Command),

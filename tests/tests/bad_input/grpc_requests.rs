@@ -10,7 +10,6 @@ const REMOVE: &str = "/palisade.products.v1.ProductsService/Remove";
 /// Sends a request and returns the HTTP status, and the gRPC status of a trailers-only response.
 async fn send(method: Method, path: &str, content_type: Option<&str>, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, Option<String>) {
     let shop = Shop::shared();
-    shop.ready().await;
     let http = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
     let token = shop.service_token("products", "alice", ALL_SCOPES);
     let mut request = http.request(method, shop.grpc_url("products") + path).bearer_auth(token).header("te", "trailers").body(body);

@@ -36,7 +36,6 @@ fn assert_rejected(answer: &Response, about: &str) {
 #[tokio::test]
 async fn invalid_tokens_are_rejected_and_valid_accepted() {
     let shop = Shop::separate(None, None);
-    shop.ready().await;
     accepts_good_tokens(&shop).await;
     rejects_bad_headers(&shop).await;
     rejects_bad_claims(&shop).await;

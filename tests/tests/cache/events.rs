@@ -27,7 +27,6 @@ async fn nats_event_invalidates_other_gateways() {
         enable_cache(command);
         command.env("PALISADE_EVENTS__NATS_URL", &url);
     });
-    shop.ready().await;
     let admin = Client::new(other.url("gateway-admin"), None);
     let all_dependencies_ok =
         |report: &serde_json::Value| report["dependencies"].as_array().unwrap().iter().all(|dependency| dependency["ok"] == true);
@@ -69,7 +68,6 @@ async fn assert_invalidation_in_one_process(configure: impl FnOnce(&mut Command)
         command.env("PALISADE_GATEWAY__CACHE__TTL_MS", LONG_TTL_MS.to_string());
         configure(command);
     });
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let id = create_product(&seller, 10).await;
     let read = async || buyer.get(format!("/products/{id}")).await;

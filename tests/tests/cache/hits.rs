@@ -13,7 +13,6 @@ use crate::{cache_status, enable_cache, find_one_calls, inject_fault, metric_sum
 #[tokio::test]
 async fn cached_response_has_cache_status_and_age() {
     let shop = shop(|_| {});
-    shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     let id = create_product(&seller, 1).await;
     for path in [format!("/products/{id}"), "/products?limit=5".to_owned()] {
@@ -43,7 +42,6 @@ async fn cached_response_has_cache_status_and_age() {
 #[tokio::test]
 async fn write_invalidates_entry_immediately() {
     let shop = shop(|_| {});
-    shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     let id = id_of(&seller.post("/products", &product_with_price(5.5)).await.ok(201));
     let path = format!("/products/{id}");
@@ -68,7 +66,6 @@ async fn write_invalidates_entry_immediately() {
 #[tokio::test]
 async fn patch_and_adjustment_invalidate_the_product() {
     let shop = shop(|_| {});
-    shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     let path = format!("/products/{}", create_product(&seller, 5).await);
     let shown = async || {
@@ -87,7 +84,6 @@ async fn patch_and_adjustment_invalidate_the_product() {
 #[tokio::test]
 async fn concurrent_reads_are_collapsed_into_one_call() {
     let shop = shop(|_| {});
-    shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     let path = format!("/products/{}", create_product(&seller, 1).await);
     inject_fault(&shop, json!({ "latency": { "ms": 500 } })).await;
@@ -104,7 +100,6 @@ async fn concurrent_reads_are_collapsed_into_one_call() {
 #[tokio::test]
 async fn not_found_is_not_cached() {
     let shop = shop(|_| {});
-    shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     for _ in 0..2 {
         seller.get(format!("/products/{}", uuid::Uuid::nil())).await.problem(404, "not_found");
@@ -116,7 +111,6 @@ async fn not_found_is_not_cached() {
 #[tokio::test]
 async fn order_invalidates_its_products() {
     let shop = shop(|_| {});
-    shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     let ids = [create_product(&seller, 100).await, create_product(&seller, 100).await];
     let quantity = async |id: &str| seller.get(format!("/products/{id}")).await.ok(200)["quantity"].as_i64().unwrap();
@@ -140,7 +134,6 @@ async fn order_invalidates_its_products() {
 async fn orders_ignore_the_cache() {
     let shop = shop(|_| {});
     let other = shop.additional_gateway(enable_cache);
-    shop.ready().await;
     let (seller, elsewhere) = (shop.client("seller", ALL_SCOPES), seller_at(&other, &shop));
     let id = id_of(&seller.post("/products", &product_with_price(5.5)).await.ok(201));
     let path = format!("/products/{id}");

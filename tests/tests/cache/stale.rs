@@ -13,7 +13,6 @@ async fn shop_with_stale_entries(stale_ms: u64) -> (Shop, Client, [String; 2]) {
     let shop = shop(|command| {
         command.env("PALISADE_CACHE__TTL_MS", "1").env("PALISADE_CACHE__STALE_MS", stale_ms.to_string());
     });
-    shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     let paths = [format!("/products/{}", create_product(&seller, 1).await), "/products".to_owned()];
     for path in &paths {

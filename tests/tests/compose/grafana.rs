@@ -112,7 +112,6 @@ fn jaeger_links_use_published_port() {
 #[tokio::test]
 async fn span_links_use_exposed_metrics() {
     let shop = Shop::shared();
-    shop.ready().await;
     let mut exposed = String::new();
     for name in SERVICES {
         exposed += &Client::new(shop.admin_url(name), None).get("/metrics").attempt().await.unwrap().text();

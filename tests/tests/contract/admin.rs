@@ -31,7 +31,6 @@ fn dependency(report: &Value, name: &str) -> Value {
 #[tokio::test]
 async fn admin_ports_need_no_token() {
     let shop = Shop::shared();
-    shop.ready().await;
     let caller = shop.client("caller", ALL_SCOPES);
     create_product(&caller, 1).await;
     for service in SERVICES {
@@ -51,7 +50,6 @@ async fn admin_ports_reject_other_hosts_and_origins() {
     let shop = Shop::all_in_one_with(|command| {
         command.env("PALISADE_GATEWAY__ADMIN_HOSTS", "gateway.internal");
     });
-    shop.ready().await;
     for service in SERVICES {
         let url = shop.admin_url(service);
         let client = Client::new(url.clone(), None);
@@ -98,7 +96,6 @@ async fn random_paths_create_no_series() {
 #[tokio::test]
 async fn services_report_no_invariant_violations() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
     place_confirmed_order(&buyer, &[(&product, 2)]).await;
@@ -110,7 +107,6 @@ async fn services_report_no_invariant_violations() {
 #[tokio::test]
 async fn callers_report_down_dependency_and_recover() {
     let mut shop = Shop::separate(None, None);
-    shop.ready().await;
     let caller = shop.client("caller", ALL_SCOPES);
     let buyer = shop.client("buyer", CUSTOMER);
     let product_id = create_product(&caller, 10).await;
@@ -145,7 +141,7 @@ async fn service_waits_for_its_database() {
     let (orders, products) = (postgres.url("orders"), mongo.url("products"));
     postgres.kill();
     mongo.kill();
-    let shop = Shop::separate(Some(&products), Some(&orders));
+    let shop = Shop::start_separate_with(Some(&products), Some(&orders), |_, _| {});
     for service in ["products", "orders"] {
         readiness(&shop, service, 503).await;
         assert_eq!(admin(&shop, service, "/livez").await.status, 200, "{service}");
@@ -170,7 +166,7 @@ async fn service_waits_for_its_database() {
 async fn products_waits_for_its_file_and_for_dns() {
     let directory = tempfile::TempDir::new().unwrap();
     let later = directory.path().join("later");
-    let shop = Shop::separate(Some(&format!("sqlite://{}/products.db", later.display())), None);
+    let shop = Shop::start_separate_with(Some(&format!("sqlite://{}/products.db", later.display())), None, |_, _| {});
     let report = readiness(&shop, "products", 503).await;
     assert_eq!(dependency(&report, "sqlite")["ok"], json!(false));
     assert_eq!(admin(&shop, "products", "/livez").await.status, 200);

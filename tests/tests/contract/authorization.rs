@@ -113,7 +113,6 @@ async fn foreign_order_is_indistinguishable_from_missing() {
 #[tokio::test]
 async fn scp_claim_may_be_a_list() {
     let shop = Shop::separate(None, None);
-    shop.ready().await;
     let mut claims = jwt::claims("carol", "");
     claims["scp"] = json!(["orders:read", "products:read"]);
     claims.as_object_mut().unwrap().remove("scope");

@@ -153,7 +153,6 @@ fn variables_of_kubernetes_services_do_not_stop_the_start() {
 #[tokio::test]
 async fn data_directory_is_private() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     create_product(&shop.client("seller", ALL_SCOPES), 1).await;
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(shop.directory()), 0o700);

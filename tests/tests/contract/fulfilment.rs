@@ -16,7 +16,6 @@ async fn invariants(shop: &Shop, service: &str) -> serde_json::Value {
 #[tokio::test]
 async fn product_of_completed_orders_can_be_deleted() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let seller = shop.client(&unique("admin"), ALL_SCOPES);
     let product = create_product(&seller, 10).await;
     let path = format!("/products/{product}");
@@ -43,7 +42,6 @@ async fn fulfilment_survives_an_outage_of_products() {
     let shop = Shop::separate_with(None, None, |_, command| {
         command.env("PALISADE_SERVER__FAULT_INJECTION__ENABLED", "true");
     });
-    shop.ready().await;
     let seller = shop.client(&unique("admin"), ALL_SCOPES);
     let product = create_product(&seller, 10).await;
     let order = id_of(&place_confirmed_order(&seller, &[(&product, 3)]).await);

@@ -7,8 +7,8 @@ use palisade_proto::{
 use palisade_tests::{Shop, shop::ALL_SCOPES, unique};
 use tonic::{Code, Request, Status, transport::Channel};
 
-async fn channel(service: &str) -> Channel {
-    Shop::shared().grpc_channel(service).await
+fn channel(service: &str) -> Channel {
+    Shop::shared().grpc_channel(service)
 }
 
 fn call<T>(service: &str, message: T) -> Request<T> {
@@ -33,7 +33,7 @@ fn assert_invalid<T>(result: Result<T, Status>, about: &str) {
 
 #[tokio::test]
 async fn invalid_fields_of_products_are_rejected() {
-    let mut client = ProductsServiceClient::new(channel("products").await);
+    let mut client = ProductsServiceClient::new(channel("products"));
     let list = products::FindAllRequest::default;
     for (about, request) in [
         ("sort", products::FindAllRequest { sort: 99, ..list() }),
@@ -127,7 +127,7 @@ async fn invalid_fields_of_products_are_rejected() {
 
 #[tokio::test]
 async fn absent_is_active_means_true() {
-    let mut client = ProductsServiceClient::new(channel("products").await);
+    let mut client = ProductsServiceClient::new(channel("products"));
     for (sent, stored) in [(None, true), (Some(true), true), (Some(false), false)] {
         let product = Some(ProductInput { is_active: sent, ..valid_product() });
         let create = products::CreateProductRequest { product: product.clone(), ..Default::default() };
@@ -140,7 +140,7 @@ async fn absent_is_active_means_true() {
 
 #[tokio::test]
 async fn invalid_fields_of_orders_are_rejected() {
-    let mut client = OrdersServiceClient::new(channel("orders").await);
+    let mut client = OrdersServiceClient::new(channel("orders"));
     let list = orders::FindAllRequest::default;
     for (about, request) in [
         ("status", orders::FindAllRequest { status: 99, ..list() }),

@@ -24,7 +24,6 @@ fn summary(entry: &Value) -> Value {
 #[tokio::test]
 async fn history_has_every_change_and_its_actor() {
     let shop = Shop::shared();
-    shop.ready().await;
     let (admin_name, alice_name) = (unique("admin"), unique("alice"));
     let (admin, alice) = (shop.client(&admin_name, ALL_SCOPES), shop.client(&alice_name, CUSTOMER));
     let product = create_product(&admin, 10).await;
@@ -52,7 +51,6 @@ async fn history_has_every_change_and_its_actor() {
 #[tokio::test]
 async fn history_names_the_creator_and_the_reason() {
     let shop = Shop::shared();
-    shop.ready().await;
     let (admin_name, alice_name) = (unique("admin"), unique("alice"));
     let (admin, alice) = (shop.client(&admin_name, ALL_SCOPES), shop.client(&alice_name, CUSTOMER));
     let product = create_product(&admin, 1).await;
@@ -73,13 +71,12 @@ async fn history_names_the_creator_and_the_reason() {
 #[tokio::test]
 async fn direct_grpc_call_has_no_calling_service() {
     let shop = Shop::shared();
-    shop.ready().await;
     let admin = shop.client("admin", ALL_SCOPES);
     let alice_name = unique("alice");
     let alice = shop.client(&alice_name, CUSTOMER);
     let product = create_product(&admin, 10).await;
     let id = id_of(&place_confirmed_order(&alice, &[(&product, 1)]).await);
-    let mut client = OrdersServiceClient::new(shop.grpc_channel("orders").await);
+    let mut client = OrdersServiceClient::new(shop.grpc_channel("orders"));
     let bearer = format!("Bearer {}", shop.service_token("orders", &alice_name, CUSTOMER));
     let cancelled = palisade_proto::orders::v1::OrderStatus::Cancelled.into();
     let mut update = Request::new(UpdateStatusRequest { id: id.clone(), status: cancelled, ..Default::default() });

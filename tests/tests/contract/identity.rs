@@ -42,7 +42,6 @@ async fn equal_subs_of_two_issuers_are_two_users() {
             command.envs([("PALISADE_SERVER__RATE_LIMIT__PER_SECOND", "1000"), ("PALISADE_SERVER__RATE_LIMIT__BURST", "1000")]);
         }
     });
-    shop.ready().await;
     let product = create_product(&shop.client("seller", ALL_SCOPES), 10).await;
     let (own, partner) = (client(&shop, &json!({})), client(&shop, &json!({ "iss": PARTNER })));
     let body = order_body(&[(&product, 1)]);
@@ -83,7 +82,6 @@ fn issuers_that_share_subjects_are_refused() {
 #[tokio::test]
 async fn any_sub_without_control_characters_reads_and_writes() {
     let shop = Shop::separate(None, None);
-    shop.ready().await;
     let product = create_product(&shop.client("seller", ALL_SCOPES), 10).await;
     for sub in ["Jane Doe", "auth0|5f7", "Zoë 日本", "\u{200b}", &"é".repeat(255)] {
         let client = client(&shop, &json!({ "sub": sub }));
@@ -128,7 +126,7 @@ async fn streams_end_with_their_token() {
         }
     };
     let open = async |changes: &Value| EventStream::open(client(&shop, changes).get(format!("/orders/{order}/events"))).await;
-    let channel = shop.grpc_channel("orders").await;
+    let channel = shop.grpc_channel("orders");
     let watch = async |changes: &Value| {
         let mut client = OrdersServiceClient::new(channel.clone());
         let mut request = Request::new(WatchOrderRequest { id: order.clone(), after_sequence: 0 });

@@ -18,7 +18,6 @@ async fn shutdown_completes_requests_in_flight() {
     let mut shop = Shop::separate_with(None, None, |_, command| {
         command.env("PALISADE_SERVER__LAME_DUCK_MS", "2000");
     });
-    shop.ready().await;
     let admin = Client::new(shop.admin_url("gateway"), None);
     let body = product_body(1).to_string();
     let (url, token) = (shop.url(), shop.token("seller", ALL_SCOPES));
@@ -52,7 +51,6 @@ async fn shutdown_completes_requests_in_flight() {
 #[tokio::test]
 async fn shutdown_is_clean_with_idle_connections() {
     let mut shop = Shop::separate(None, None);
-    shop.ready().await;
     shop.client("caller", ALL_SCOPES).get("/products").await.ok(200);
     let silent = TcpStream::connect(shop.url().trim_start_matches("http://")).await.unwrap();
     for service in ["gateway", "orders", "products"] {
@@ -65,7 +63,6 @@ async fn shutdown_is_clean_with_idle_connections() {
 #[tokio::test]
 async fn acknowledged_writes_survive_shutdown() {
     let mut shop = Shop::all_in_one();
-    shop.ready().await;
     let created = shop.client("seller", ALL_SCOPES).post("/products", &product_body(3)).await.ok(201);
     shop.program("gateway").terminate();
     shop.program_mut("gateway").exit_code();

@@ -21,7 +21,6 @@ async fn rate_limited_client_gets_retry_after() {
             command.envs([("PALISADE_SERVER__RATE_LIMIT__PER_SECOND", "1"), ("PALISADE_SERVER__RATE_LIMIT__BURST", "3")]);
         }
     });
-    shop.ready().await;
     let greedy = shop.client("greedy", CUSTOMER);
     // The burst, plus the requests that are refilled while the machine is slow.
     let mut answer = greedy.get("/products").await;
@@ -43,7 +42,6 @@ async fn rate_limited_client_gets_retry_after() {
 #[expect(clippy::disallowed_methods, reason = "measures a real process, whose clock cannot be paused")]
 async fn deadline_is_enforced_and_key_allows_retry() {
     let shop = Shop::separate(None, None);
-    shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     seller.get("/products").header("x-request-timeout", "0").await.problem(400, "invalid_parameter");
 

@@ -152,7 +152,6 @@ async fn default_page_size_is_twenty() {
 #[tokio::test]
 async fn deleted_orders_are_not_listed() {
     let shop = Shop::shared();
-    shop.ready().await;
     let buyer = shop.client(&unique("buyer"), CUSTOMER);
     let missing = uuid::Uuid::new_v4().to_string();
     let problem = buyer.post("/orders", &order_body(&[(&missing, 1)])).await.problem(422, "unknown_product");

@@ -15,7 +15,6 @@ fn body(product: &str, max_total: &Value) -> Value {
 
 async fn clients() -> (Client, Client) {
     let shop = Shop::shared();
-    shop.ready().await;
     (shop.client("admin", ALL_SCOPES), shop.client(&unique("alice"), CUSTOMER))
 }
 

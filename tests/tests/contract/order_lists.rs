@@ -26,7 +26,6 @@ struct Fixture {
 impl Fixture {
     async fn create() -> Self {
         let shop = Shop::shared();
-        shop.ready().await;
         let (admin, alice_name) = (shop.client("admin", ALL_SCOPES), unique("alice"));
         let (alice, bob) = (shop.client(&alice_name, CUSTOMER), shop.client(&unique("bob"), CUSTOMER));
         let products = [create_product(&admin, 10).await, create_product(&admin, 10).await];

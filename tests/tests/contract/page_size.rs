@@ -50,7 +50,7 @@ async fn long_orders_are_listed_completely() {
     assert_eq!((listed.len(), &ids), (ORDERS, &placed), "each order once");
     assert!(listed.iter().all(|order| order["items"].as_array().unwrap().len() == LINES));
 
-    let channel = shop.grpc_channel("orders").await;
+    let channel = shop.grpc_channel("orders");
     let mut request = Request::new(FindAllRequest { limit: 100, ..FindAllRequest::default() });
     let token = shop.service_token("orders", &user, ALL_SCOPES);
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 #[tokio::test]
 async fn stuck_order_is_listed_and_retried() {
     let mut shop = Shop::separate(None, None);
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 3).await;
     let tools = Client::new(shop.admin_url("orders"), None);
@@ -45,7 +44,6 @@ async fn order_completes_after_client_disconnects() {
             command.env("PALISADE_SAGA__LEASE_MS", "600000");
         }
     });
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 3).await;
     buyer.get("/orders").await.ok(200);
@@ -84,7 +82,6 @@ async fn services_fetch_caller_jwks_by_url() {
             }
         }
     });
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 3).await;
     place_confirmed_order(&buyer, &[(&product, 2)]).await;

@@ -26,7 +26,6 @@ fn quantities<'a>(items: &'a Value) -> Vec<(&'a str, i64)> {
 #[tokio::test]
 async fn difference_is_held_and_given_back() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client(&unique("buyer"), CUSTOMER));
     let [kept, more, gone, new] = [
         create_product(&seller, 10).await,
@@ -84,7 +83,6 @@ async fn difference_is_held_and_given_back() {
 #[tokio::test]
 async fn refused_revision_leaves_the_order_as_it_was() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client(&unique("buyer"), CUSTOMER));
     let (first, second) = (create_product(&seller, 5).await, create_product(&seller, 5).await);
     let order = place_confirmed_order(&buyer, &[(&first, 3)]).await;
@@ -109,7 +107,6 @@ async fn refused_revision_leaves_the_order_as_it_was() {
 #[tokio::test]
 async fn only_a_confirmed_order_of_the_caller_is_revised() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client(&unique("buyer"), CUSTOMER));
     let product = create_product(&seller, 10).await;
     let id = id_of(&place_confirmed_order(&buyer, &[(&product, 1)]).await);
@@ -154,7 +151,6 @@ async fn pending_revision_is_shown_and_ended_by_a_worker() {
     let shop = Shop::separate_with(None, None, |_, command| {
         command.env("PALISADE_SERVER__FAULT_INJECTION__ENABLED", "true");
     });
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client(&unique("buyer"), CUSTOMER));
     let product = create_product(&seller, 10).await;
     let [id, cancelled] =

@@ -29,7 +29,6 @@ fn in_flight(service: &str) -> String {
 #[tokio::test]
 async fn autoscaler_metrics_are_exposed_and_adapted() {
     let shop = Shop::shared();
-    shop.ready().await;
     let client = Client::new(shop.url(), Some(shop.token("deploy", ALL_SCOPES)));
     for path in ["/products", "/orders"] {
         assert_eq!(client.get(path).attempt().await.unwrap().status, 200);

@@ -25,7 +25,7 @@ impl Fixture {
     /// to the first replica.
     pub(crate) fn start(url: &str, configure: impl Fn(&mut Command)) -> Self {
         let store = shared_mongo().url(&unique("shop"));
-        let shop = Shop::separate_with(Some(&store), None, |service, command| {
+        let shop = Shop::start_separate_with(Some(&store), None, |service, command| {
             command.env("PALISADE_SERVER__RATE_LIMIT__PER_SECOND", "0").env("PALISADE_SERVER__ADDRESS_LIMIT__PER_SECOND", "0");
             if service == "products" {
                 command.env("PALISADE_SERVER__FAULT_INJECTION__ENABLED", "true");

@@ -41,7 +41,6 @@ async fn assert_changes_are_published(products_store: Option<&str>) {
             command.env("PALISADE_EVENTS__NATS_URL", &url).env("PALISADE_EVENTS__LEASE_MS", "1000");
         }
     });
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let (kept, gone) = (create_product(&seller, 5).await, create_product(&seller, 1).await);
     last_events(&nats, |events| events.contains_key(&kept) && events.contains_key(&gone)).await;

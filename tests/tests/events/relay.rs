@@ -76,7 +76,6 @@ async fn events_are_published_after_broker_outage() {
     let mut nats = servers::nats();
     nats.kill();
     let shop = Shop::separate_with(None, None, publishing_to(&nats));
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
     let first = id_of(&place_confirmed_order(&buyer, &[(&product, 1)]).await);
@@ -122,7 +121,6 @@ async fn rejected_event_is_dead_lettered_and_redriven() {
             command.env("PALISADE_EVENTS__STREAM_MAX_EVENT_BYTES", "100");
         }
     });
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
     let id = id_of(&place_confirmed_order(&buyer, &[(&product, 1)]).await);
@@ -195,7 +193,6 @@ async fn events_survive_kill_9_exactly_once_in_order() {
             command.env("PALISADE_SAGA__LEASE_MS", "1000");
         }
     });
-    shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     let product = create_product(&seller, 10_000).await;
     let buyers: Vec<_> = (0..4).map(|n| place_orders(shop.client(&format!("buyer-{n}"), CUSTOMER), &product, 40)).collect();

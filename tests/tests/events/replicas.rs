@@ -38,7 +38,6 @@ async fn two_replicas(configure: impl Fn(&str, &mut Command)) -> (Shop, Program)
     });
     let replica = second.into_inner().unwrap().unwrap();
     let replica = Program::start(replica, shop.directory());
-    shop.ready().await;
     let admin = Client::new(replica.url("orders-admin"), None);
     palisade_tests::eventually(async || admin.get("/readyz").attempt().await.ok().filter(|answer| answer.status == 200)).await;
     (shop, replica)

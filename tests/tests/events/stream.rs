@@ -77,7 +77,7 @@ async fn grpc_stream_equals_sse_stream() {
     let buyer = shop.client(&user, CUSTOMER);
     let product = create_product(&seller, 5).await;
     let id = id_of(&place_confirmed_order(&buyer, &[(&product, 1)]).await);
-    let mut client = OrdersServiceClient::new(shop.grpc_channel("orders").await);
+    let mut client = OrdersServiceClient::new(shop.grpc_channel("orders"));
     let token = shop.service_token("orders", &user, "orders:read");
     let mut watch = async |after_sequence| {
         let mut request = Request::new(WatchOrderRequest { id: id.clone(), after_sequence });
@@ -109,7 +109,6 @@ async fn stream_survives_restart_of_orders() {
             command.env("PALISADE_SAGA__LEASE_MS", "1000");
         }
     });
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
     shop.program_mut("products").kill();
@@ -129,7 +128,6 @@ async fn stream_survives_restart_of_orders() {
 #[tokio::test]
 async fn shutdown_ends_streams_immediately_and_cleanly() {
     let mut shop = Shop::separate(None, None);
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
     let id = id_of(&place_confirmed_order(&buyer, &[(&product, 1)]).await);
@@ -154,7 +152,6 @@ async fn streams_are_limited_and_permits_released() {
             command.env("PALISADE_SERVER__MAX_STREAMS_PER_CALLER", "2").env("PALISADE_SERVER__MAX_STREAMS", "3");
         }
     });
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
     let id = id_of(&place_confirmed_order(&buyer, &[(&product, 1)]).await);
@@ -174,7 +171,6 @@ async fn slow_readers_use_bounded_memory() {
             command.env("PALISADE_ORDER_EVENTS__HEARTBEAT_MS", "1");
         }
     });
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
     let id = id_of(&place_confirmed_order(&buyer, &[(&product, 1)]).await);

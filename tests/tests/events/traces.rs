@@ -18,7 +18,6 @@ async fn publish_span_is_linked_to_its_request() {
         collector.configure(command);
         publishing_to(&nats)(service, command);
     });
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
     let answer = order_request(&buyer, &[(&product, 1)]).await;

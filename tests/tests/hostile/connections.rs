@@ -40,7 +40,6 @@ async fn idle_connections_of_many_addresses_give_way() {
     let shop = Shop::all_in_one_with(|command| {
         command.env("PALISADE_GATEWAY__SERVER__MAX_CONNECTIONS", MAX_CONNECTIONS.to_string());
     });
-    shop.ready().await;
     let victim = Victim::enter(&shop).await;
     let admin = Client::new(shop.admin_url("gateway"), None);
     let evicted = async || {
@@ -90,7 +89,6 @@ async fn hoard_unread(target: SocketAddr, list: Request<()>) {
 async fn unread_lists_are_bounded_in_memory() {
     const MIB: f64 = 1024.0 * 1024.0;
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     for number in 0..100 {
         let body =

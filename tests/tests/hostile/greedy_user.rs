@@ -10,7 +10,6 @@ const AT_ONCE: usize = 400;
 /// Keeps the shop busy with a request of one user.
 async fn assert_others_served(name: &str, request: impl Fn(&Client, &str) -> palisade_tests::client::Request + Clone + Send + 'static) {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let victim = Victim::enter(&shop).await;
     let (greedy, product) = (shop.client("greedy", CUSTOMER), victim.product().to_owned());
     let start = async || {

@@ -8,7 +8,6 @@ use crate::{attack::Attack, victim::Victim};
 #[tokio::test(flavor = "multi_thread")]
 async fn short_deadlines_of_one_user_harm_no_other() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let victim = Victim::enter(&shop).await;
     let (hasty, product) = (shop.client("hasty", CUSTOMER), victim.product().to_owned());
     let start = async || {
@@ -29,7 +28,6 @@ async fn short_deadlines_are_no_evidence_against_a_service() {
             command.env("PALISADE_SERVER__FAULT_INJECTION__ENABLED", "true");
         }
     });
-    shop.ready().await;
     let victim = Victim::enter(&shop).await;
     let path = format!("/products/{}", victim.product());
     // Healthy, but slower than the attacker waits.
@@ -65,7 +63,6 @@ async fn short_deadlines_are_no_evidence_against_a_service() {
 #[tokio::test(flavor = "multi_thread")]
 async fn deadline_of_zero_is_a_client_error() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let client = shop.anonymous();
     for value in ["0", "00", "-1", "1.5", "abc", "", "+5", "18446744073709551616"] {
         client.get("/products").header("x-request-timeout", value).await.problem(400, "invalid_parameter");

@@ -34,7 +34,6 @@ async fn heads_of_all_operations(shop: &Shop) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn http1_heads_without_body_take_no_permit() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let victim = Victim::enter(&shop).await;
     let heads = heads_of_all_operations(&shop).await;
     let orders = heads.iter().filter(|head| head.starts_with("POST /orders ")).cycle().take(CONNECTIONS);
@@ -55,7 +54,6 @@ async fn http1_heads_without_body_take_no_permit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_heads_without_body_take_no_permit() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let victim = Victim::enter(&shop).await;
     let head = Request::post(format!("{}/orders", shop.url()))
         .header("authorization", format!("Bearer {}", shop.token("slow", CUSTOMER)))
@@ -76,7 +74,6 @@ async fn http2_heads_without_body_take_no_permit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn grpc_heads_without_message_take_no_permit() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let victim = Victim::enter(&shop).await;
     let heads = [
         ("products", "palisade.products.v1.ProductsService/FindOne", "products:read"),

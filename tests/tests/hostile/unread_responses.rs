@@ -11,7 +11,6 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_pages_hold_no_permit() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let victim = Victim::enter(&shop).await;
     let seller = shop.client("seller", ALL_SCOPES);
     for _ in 0..20 {
@@ -34,7 +33,6 @@ async fn unread_pages_hold_no_permit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_public_documents_hold_no_permit() {
     let shop = Shop::all_in_one();
-    shop.ready().await;
     let victim = Victim::enter(&shop).await;
     let start = async || {
         let mut attack = Attack::default();

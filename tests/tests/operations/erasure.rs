@@ -43,7 +43,6 @@ async fn owner(admin: &Client, order: &str) -> Value {
 
 /// Erases the subject of a running shop, whose stores the arguments and the environment name.
 async fn erase_from_running_shop(shop: &Shop, arguments: &[&str], environment: &[(&str, String)]) {
-    shop.ready().await;
     let (seller, buyer) = (shop.client(SUBJECT, ALL_SCOPES), shop.client(SUBJECT, CUSTOMER));
     let (admin, other) = (shop.client("admin", ALL_SCOPES), shop.client("somebody-else", CUSTOMER));
     let product = id_of(&seller.post("/products", &product_body(50)).header("idempotency-key", "product").await.ok(201));
@@ -104,7 +103,6 @@ async fn database_servers_forget_a_subject() {
 #[tokio::test]
 async fn invalid_erasures_are_explained() {
     let shop = Shop::shared();
-    shop.ready().await;
     create_product(&shop.client("seller", ALL_SCOPES), 1).await;
     for (arguments, expected) in [
         (vec!["erase"], "--subject"),

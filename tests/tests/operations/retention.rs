@@ -20,7 +20,6 @@ async fn old_settled_orders_are_archived_and_deleted() {
             command.env("PALISADE_RETENTION__ARCHIVE_DIR", archive.path());
         }
     });
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 10).await;
     let refusal = order_request(&buyer, &[(&product, 11)]).await.problem(409, "insufficient_stock");
@@ -67,10 +66,8 @@ async fn missing_archive_fails_only_its_job() {
     let shop = Shop::all_in_one_with(|command| {
         command.env("PALISADE_ORDERS__RETENTION__ARCHIVE_DIR", "/no/such/directory");
     });
-    shop.ready().await;
     let failures = async || shop.counted("orders", "palisade_job_failures", &["name=\"orders.retention\""]).await;
     eventually(async || (failures().await > 0.0).then_some(())).await;
     let named = |line: &str| (line.contains("orders.retention") && line.contains("/no/such/directory")).then_some(());
     shop.program("orders").wait_for_line(named).unwrap();
-    shop.ready().await;
 }

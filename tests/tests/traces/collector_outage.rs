@@ -18,7 +18,7 @@ fn lines(shop: &Shop) -> [usize; 3] {
 #[tokio::test]
 async fn collector_outage_is_tolerated_and_export_resumes() {
     let mut collector = Collector::start();
-    let mut shop = shop(&collector, |_, _| {}).await;
+    let mut shop = shop(&collector, |_, _| {});
     let seller = shop.client("seller", ALL_SCOPES);
     let path = format!("/products/{}", create_product(&seller, 1).await);
     let answer = seller.get(&path).await;

@@ -29,8 +29,7 @@ async fn rejected_request_has_one_span_without_error() {
             command.env("PALISADE_SERVER__RATE_LIMIT__PER_SECOND", "1").env("PALISADE_SERVER__RATE_LIMIT__BURST", "5");
             command.env("PALISADE_SERVER__ADDRESS_LIMIT__TRUSTED_PROXIES", "127.0.0.1");
         }
-    })
-    .await;
+    });
     let (nobody, reader) = (shop.anonymous(), shop.client("reader", "products:read"));
 
     let answer = nobody.get("/products").header("x-forwarded-for", "203.0.113.9, 198.51.100.7").await;
@@ -65,7 +64,7 @@ async fn rejected_request_has_one_span_without_error() {
 #[tokio::test]
 async fn failed_order_is_an_error_only_in_client_spans() {
     let collector = Collector::start();
-    let shop = shop(&collector, |_, _| {}).await;
+    let shop = shop(&collector, |_, _| {});
     let product = create_product(&shop.client("seller", ALL_SCOPES), 1).await;
     let answer = order_request(&shop.client("buyer", CUSTOMER), &[(&product, 2)]).await;
     answer.problem(409, "insufficient_stock");

@@ -24,13 +24,11 @@ const FIND: &str = "palisade.products.v1.ProductsService/FindOne";
 const RESERVE: &str = "palisade.products.v1.ProductsService/ReserveStock";
 
 /// Starts three separate services with embedded stores that export all spans to `collector`.
-async fn shop(collector: &Collector, configure: impl Fn(&str, &mut Command)) -> Shop {
-    let shop = Shop::separate_with(None, None, |service, command| {
+fn shop(collector: &Collector, configure: impl Fn(&str, &mut Command)) -> Shop {
+    Shop::separate_with(None, None, |service, command| {
         collector.configure(command);
         configure(service, command);
-    });
-    shop.ready().await;
-    shop
+    })
 }
 
 /// Enables fault injection in products.

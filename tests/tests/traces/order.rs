@@ -35,7 +35,6 @@ async fn order_is_one_trace_across_three_processes() {
     let collector = Collector::start();
     let (postgres, mongo) = (servers::postgres(), servers::mongo());
     let shop = Shop::separate_with(Some(&mongo.url("products")), Some(&postgres.url("orders")), |_, command| collector.configure(command));
-    shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
 

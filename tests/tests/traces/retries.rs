@@ -26,7 +26,7 @@ fn failed(attempt: i64) -> [Value; 3] {
 #[tokio::test]
 async fn call_is_one_span_for_all_attempts() {
     let collector = Collector::start();
-    let shop = shop(&collector, with_fault_injection).await;
+    let shop = shop(&collector, with_fault_injection);
     let seller = shop.client("seller", ALL_SCOPES);
     let path = format!("/products/{}", create_product(&seller, 1).await);
 

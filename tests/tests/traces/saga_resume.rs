@@ -34,8 +34,7 @@ async fn resumed_saga_is_linked_to_its_original_trace() {
             // Records only traces sampled by their parent or link.
             command.env("PALISADE_SAGA__LEASE_MS", "1000").env("PALISADE_TELEMETRY__SAMPLE_RATIO", "0");
         }
-    })
-    .await;
+    });
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
 

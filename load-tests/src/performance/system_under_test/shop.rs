@@ -46,7 +46,6 @@ pub(super) async fn start(
             command.env("PALISADE_TELEMETRY__OTLP_ENDPOINT", collector).env("PALISADE_TELEMETRY__SAMPLE_RATIO", share);
         }
     });
-    shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     let mut products = Vec::new();
     for number in 0..PRODUCTS {
