@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use palisade_middleware::clock;
-use sqlx::{Row, postgres::PgRow};
+use sqlx::{Connection as _, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -104,7 +104,14 @@ impl SagaQueue for PostgresStore {
     async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
         let claim = || async {
             let claim = sqlx::query(CLAIM).bind(now).bind(clock::after(now, lease)).bind(i64::from(limit));
-            Ok(claim.fetch_all(&mut *self.pool.acquire().await?).await?)
+            let mut connection = self.pool.acquire().await?;
+            let claimed = claim.fetch_all(&mut *connection).await;
+            if claimed.is_err() {
+                // PostgreSQL reports an error before it gives up the row locks, and the next claim
+                // would skip these rows. It is ready for the next query after that.
+                connection.ping().await?;
+            }
+            Ok(claimed?)
         };
         match self.with_retries(claim).await {
             Ok(rows) => self.readable(rows, now).await,
