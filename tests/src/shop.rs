@@ -100,9 +100,9 @@ impl Shop {
         Self::start([1, 1, 1], (products_store, orders_store), configure)
     }
 
-    /// Starts [`REPLICAS`] of each service over one store for products and one for orders, and waits
-    /// until all are ready. Clients
-    /// get static lists of all replicas. `configure` is called for each process.
+    /// Starts [`REPLICAS`] of each service over one store for products and one for orders, and
+    /// waits until all are ready. Clients get static lists of all replicas. `configure` is called
+    /// for each process.
     pub fn replicated(products_store: &str, orders_store: &str, configure: impl Fn(&str, &mut Command)) -> Self {
         Self::start(REPLICAS, (Some(products_store), Some(orders_store)), configure).when_ready()
     }
