@@ -52,6 +52,19 @@ fn documents_are_in_the_readme() {
 }
 
 #[test]
+fn guarantees_name_existing_tests() {
+    let page = text("docs/guarantees.md");
+    let tests: Vec<_> = page.split("[`").skip(1).filter_map(|link| link.split(')').next()?.split_once("`](../")).collect();
+    assert!(tests.len() > 50, "{} tests are named", tests.len());
+    for (name, file) in tests {
+        assert!(text(file).contains(&format!("fn {name}(")), "{file} has no test {name}");
+    }
+    for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| claim ")) {
+        assert!(row.contains("[`"), "no test: {row}");
+    }
+}
+
+#[test]
 fn relative_links_lead_somewhere() {
     for page in files("", "md") {
         let text = text(&page);
