@@ -33,6 +33,10 @@ pub struct Config {
     /// Minimum latency that can count as overload, milliseconds. Lower latencies never lower the
     /// limit.
     pub min_latency_ms: u64,
+    /// Maximum baseline latency, milliseconds. A latency above `tolerance` times this is overload,
+    /// even if a lower limit does not help: the callers are about to give up. Keep it below half of
+    /// their attempt timeout.
+    pub max_latency_ms: u64,
     /// Queue length at which random shedding starts, as a multiple of the limit.
     pub queue_shed_start: f64,
     /// Maximum queue length, as a multiple of the limit. Further requests are shed.
@@ -65,6 +69,7 @@ impl Default for Config {
             tolerance: 1.5,
             smoothing: 0.2,
             min_latency_ms: 10,
+            max_latency_ms: 2_000,
             queue_shed_start: 1.0,
             queue_max: 2.0,
             queue_target_ms: 5,
@@ -93,6 +98,7 @@ impl Config {
             (self.tolerance >= 1.0 && self.tolerance.is_finite(), "server.adaptive_limit.tolerance", "must be at least 1"),
             (self.smoothing > 0.0 && self.smoothing <= 1.0, "server.adaptive_limit.smoothing", "must be above 0 and at most 1"),
             (self.min_latency_ms >= 1, "server.adaptive_limit.min_latency_ms", "must be at least 1"),
+            (self.max_latency_ms >= self.min_latency_ms, "server.adaptive_limit.max_latency_ms", "must be at least min_latency_ms"),
             (self.queue_shed_start >= 0.0, "server.adaptive_limit.queue_shed_start", "must not be negative"),
             (
                 self.queue_max >= self.queue_shed_start && self.queue_max <= 100.0,

@@ -30,6 +30,8 @@ pub(super) struct Gradient {
     tolerance: f64,
     /// Minimum latency that can count as overload, seconds.
     min_latency: f64,
+    /// Maximum baseline latency, seconds.
+    max_latency: f64,
     baseline: Baseline,
     decrease: Option<LimitDecrease>,
 }
@@ -61,6 +63,7 @@ impl Gradient {
             smoothing: config.smoothing,
             tolerance: config.tolerance,
             min_latency: Duration::from_millis(config.min_latency_ms).as_secs_f64(),
+            max_latency: Duration::from_millis(config.max_latency_ms).as_secs_f64(),
             baseline: Baseline { value: 0.0, windows: 0, weight: 2.0 / (f64::from(config.baseline_windows) + 1.0) },
             decrease: None,
         }
@@ -85,15 +88,15 @@ impl Gradient {
         let Some(latency) = seen.latency else {
             if busy {
                 self.decrease.get_or_insert(LimitDecrease { start_limit: self.limit, max_latency: 0.0 }).max_latency = f64::INFINITY;
-                self.smooth_towards(self.limit * MIN_GRADIENT);
+                self.smooth_towards(self.limit * MIN_GRADIENT, seen.windows);
             }
             return;
         };
         let latency = latency.as_secs_f64().max(self.min_latency);
-        self.baseline.update(latency, seen.peak >= self.limit());
+        self.baseline.update(latency.min(self.max_latency), seen.peak >= self.limit());
         if busy {
             let gradient = self.gradient(latency);
-            self.smooth_towards(self.limit * gradient + self.limit.sqrt().max(MIN_GROWTH));
+            self.smooth_towards(self.limit * gradient + self.limit.sqrt().max(MIN_GROWTH), seen.windows);
         }
     }
 
@@ -108,10 +111,11 @@ impl Gradient {
         if self.limit > (cut.start_limit / 2.0).max(self.min) {
             return gradient;
         }
-        if latency > cut.max_latency * NO_IMPROVEMENT {
+        if latency > cut.max_latency * NO_IMPROVEMENT && latency <= self.max_latency {
             // Half the concurrency did not improve latency: a database became slower, for example,
             // and shedding does not make it faster. Accept the latency as the baseline; Netflix'
-            // limit would stay low for minutes.
+            // limit would stay low for minutes. A latency at which callers give up is never
+            // accepted: it may be that of requests that began before the limit fell.
             self.baseline.value = latency;
             self.decrease = None;
             return 1.0;
@@ -120,8 +124,11 @@ impl Gradient {
         gradient
     }
 
-    fn smooth_towards(&mut self, target: f64) {
-        self.limit += self.smoothing * (target - self.limit);
+    /// Moves the limit towards `target`, after so many of the shortest windows: slow requests make
+    /// a window long, and must not make the limit slow.
+    fn smooth_towards(&mut self, target: f64, windows: f64) {
+        let share = 1.0 - (1.0 - self.smoothing).powf(windows);
+        self.limit += share * (target - self.limit);
         self.limit = self.limit.clamp(self.min, self.max);
     }
 }

@@ -26,12 +26,14 @@ pub(super) struct Window {
 }
 
 /// Statistics of a finished window.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) struct WindowSample {
     /// 90th percentile of latency; `None` if more than one of ten requests timed out.
     pub(super) latency: Option<Duration>,
     /// Maximum concurrency.
     pub(super) peak: usize,
+    /// Duration as a multiple of the shortest window, at least 1.
+    pub(super) windows: f64,
 }
 
 impl Window {
@@ -55,12 +57,15 @@ impl Window {
     pub(super) fn record(&mut self, latency: Option<Duration>, in_use: usize, now: Instant) -> Option<WindowSample> {
         self.nanos[self.calls % MAX_SAMPLES] = latency.map_or(TIMED_OUT, |latency| u64::try_from(latency.as_nanos()).unwrap_or(TIMED_OUT));
         self.calls += 1;
-        if self.calls < MIN_SAMPLES || now.saturating_duration_since(self.started_at) < self.length {
+        let elapsed = now.saturating_duration_since(self.started_at);
+        if self.calls < MIN_SAMPLES || elapsed < self.length {
             return None;
         }
         let kept = self.calls.min(MAX_SAMPLES);
         let (_, &mut nanos, _) = self.nanos[..kept].select_nth_unstable(kept * 9 / 10);
-        let seen = WindowSample { latency: (nanos != TIMED_OUT).then(|| Duration::from_nanos(nanos)), peak: self.peak };
+        let latency = (nanos != TIMED_OUT).then(|| Duration::from_nanos(nanos));
+        let windows = elapsed.div_duration_f64(self.min_length).max(1.0);
+        let seen = WindowSample { latency, peak: self.peak, windows };
         if let Some(latency) = seen.latency {
             // The effect of a limit change shows only in requests that began after it.
             self.length = (latency * 2).min(MAX_LENGTH).max(self.min_length);
@@ -91,7 +96,7 @@ mod tests {
         window.record_in_flight(3);
         let (seen, at) = first_window(&mut window, now, |call| Some(MS * (call + 1)));
         assert_eq!(at, MS * 99);
-        assert_eq!(seen, WindowSample { latency: Some(MS * 91), peak: 7 });
+        assert_eq!(seen, WindowSample { latency: Some(MS * 91), peak: 7, windows: 1.0 });
         assert_eq!(first_window(&mut window, now, |_| Some(MS)).0.peak, 1);
     }
 
@@ -101,7 +106,8 @@ mod tests {
         let mut window = Window::new(MS * 5, now);
         assert_eq!(first_window(&mut window, now, |_| Some(MS * 40)).1, MS * 19);
         let next = now + MS * 19;
-        assert_eq!(first_window(&mut window, next, |_| Some(MS * 40)).1, MS * 80);
+        let (seen, at) = first_window(&mut window, next, |_| Some(MS * 40));
+        assert_eq!((at, seen.windows), (MS * 80, 16.0));
     }
 
     #[test]

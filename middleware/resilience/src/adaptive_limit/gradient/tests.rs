@@ -11,7 +11,7 @@ fn gradient() -> Gradient {
 fn saturate(gradient: &mut Gradient, windows: u32, latency: impl Fn(usize) -> Duration) {
     for _ in 0..windows {
         let peak = gradient.limit();
-        gradient.update(&WindowSample { latency: Some(latency(peak)), peak });
+        gradient.update(&WindowSample { latency: Some(latency(peak)), peak, windows: 1.0 });
     }
 }
 
@@ -34,7 +34,7 @@ fn gradient_ignores_traffic_below_half_of_limit() {
     let (limit, peak) = (gradient.limit(), gradient.limit() / 2 - 1);
     for latency in [Some(BASE), Some(BASE * 30), None] {
         for _ in 0..50 {
-            gradient.update(&WindowSample { latency, peak });
+            gradient.update(&WindowSample { latency, peak, windows: 1.0 });
         }
         assert_eq!(gradient.limit(), limit);
     }
@@ -90,10 +90,10 @@ fn gradient_leaves_minimum_if_it_does_not_help() {
 #[test]
 fn gradient_falls_on_timeouts() {
     let mut gradient = gradient();
-    gradient.update(&WindowSample { latency: None, peak: 64 });
+    gradient.update(&WindowSample { latency: None, peak: 64, windows: 1.0 });
     assert_eq!(gradient.limit(), 57);
     for _ in 0..100 {
-        gradient.update(&WindowSample { latency: None, peak: 64 });
+        gradient.update(&WindowSample { latency: None, peak: 64, windows: 1.0 });
     }
     assert_eq!(gradient.limit(), 8);
 }
@@ -104,4 +104,25 @@ fn gradient_ignores_noise_below_min_latency() {
     saturate(&mut gradient, 400, |_| Duration::from_micros(50));
     saturate(&mut gradient, 100, |_| Duration::from_millis(9));
     assert_eq!(gradient.limit(), 1_000);
+}
+
+#[test]
+fn gradient_falls_by_time_if_requests_are_slow() {
+    let mut gradient = gradient();
+    saturate(&mut gradient, 20, |_| BASE);
+    let before = gradient.limit();
+    gradient.update(&WindowSample { latency: Some(BASE * 100), peak: before, windows: 40.0 });
+    assert!((before / 2..before * 2 / 3).contains(&gradient.limit()), "{before} to {}", gradient.limit());
+}
+
+#[test]
+fn gradient_never_accepts_a_latency_at_which_callers_give_up() {
+    let slow = Duration::from_secs(8);
+    for warm_up in [0, 20] {
+        let mut gradient = gradient();
+        saturate(&mut gradient, warm_up, |_| BASE);
+        saturate(&mut gradient, 300, |_| slow);
+        assert_eq!(gradient.limit(), 8, "after {warm_up} windows");
+        assert!(gradient.baseline_latency().unwrap() <= Duration::from_secs(2));
+    }
 }

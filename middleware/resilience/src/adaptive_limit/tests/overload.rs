@@ -23,11 +23,11 @@ impl Drop for InFlightGuard<'_> {
     }
 }
 
-/// Takes longer the more requests are in flight, like a shared processor.
-async fn work(under_way: &AtomicUsize) {
+/// Takes longer the more requests are in flight, like a shared processor with room for `capacity`.
+async fn work(under_way: &AtomicUsize, capacity: usize) {
     let at_once = under_way.fetch_add(1, Relaxed) + 1;
     let _under = InFlightGuard(under_way);
-    let share = f64::from(u32::try_from(at_once.max(CAPACITY)).unwrap()) / f64::from(u32::try_from(CAPACITY).unwrap());
+    let share = f64::from(u32::try_from(at_once.max(capacity)).unwrap()) / f64::from(u32::try_from(capacity).unwrap());
     tokio::time::sleep(BASE_LATENCY.mul_f64(share)).await;
 }
 
@@ -44,7 +44,7 @@ async fn double_load_keeps_goodput_and_critical_requests() {
     let service = layer.layer(tower::service_fn(move |_: Request<()>| {
         let under_way = under_way.clone();
         async move {
-            work(&under_way).await;
+            work(&under_way, CAPACITY).await;
             answer(plain()).await
         }
     }));
@@ -81,6 +81,53 @@ async fn double_load_keeps_goodput_and_critical_requests() {
     assert!(important.answered.load(Relaxed) * 100 >= important.sent.load(Relaxed) * 99, "limits {limits:?}");
     let (low, high) = (*limits.iter().min().unwrap(), *limits.iter().max().unwrap());
     assert!(low >= CAPACITY && high <= CAPACITY * 4, "limits {limits:?}");
+}
+
+/// Overload of a machine on which every request takes seconds at the initial limit. Returns the
+/// number of answers per second and the 90th percentile of their latency, after 30 s.
+async fn overload_of_slow_machine(quiet_requests: usize) -> (f64, Duration) {
+    const CLIENTS: usize = 400;
+    let layer = AdaptiveLimitLayer::new(Protocol::Http, &Config::default());
+    let under_way = Arc::new(AtomicUsize::new(0));
+    let service = layer.layer(tower::service_fn(move |_: Request<()>| {
+        let under_way = under_way.clone();
+        async move {
+            work(&under_way, 1).await;
+            answer(plain()).await
+        }
+    }));
+    let call = async || {
+        let answer = service.clone().oneshot(request(Priority::Default, None)).await.ok()?;
+        answer.into_body().collect().await.ok()
+    };
+    for _ in 0..quiet_requests {
+        call().await.unwrap();
+    }
+    let (started, settled, end) = (Instant::now(), Duration::from_secs(30), Duration::from_secs(60));
+    let client = async |_| {
+        let mut latencies = Vec::new();
+        while started.elapsed() < end {
+            let sent = Instant::now();
+            match call().await {
+                Some(_) => latencies.extend((sent.duration_since(started) > settled).then(|| sent.elapsed())),
+                None => tokio::time::sleep(MS * 100).await,
+            }
+        }
+        latencies
+    };
+    let mut latencies = futures_util::future::join_all((0..CLIENTS).map(client)).await.concat();
+    latencies.sort();
+    let answered = f64::from(u32::try_from(latencies.len()).unwrap());
+    (answered / (end - settled).as_secs_f64(), latencies[latencies.len() * 9 / 10])
+}
+
+#[tokio::test(start_paused = true)]
+async fn limit_falls_in_seconds_on_a_slow_machine() {
+    let (rate, p90) = overload_of_slow_machine(500).await;
+    assert!(rate > 45.0 && p90 < Duration::from_secs(1), "{rate} answers per second, {p90:?}");
+    // Started under overload: the latency of the first windows is not the usual one.
+    let (rate, p90) = overload_of_slow_machine(0).await;
+    assert!(rate > 45.0 && p90 < Duration::from_secs(4), "{rate} answers per second, {p90:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
