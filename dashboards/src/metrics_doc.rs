@@ -115,7 +115,7 @@ impl Group {
 
 fn row(page: &mut String, metric: &Metric, group: &Group) -> std::fmt::Result {
     let kind = match metric.kind {
-        Kind::Counter => "counter",
+        Kind::Counter | Kind::FractionCounter => "counter",
         Kind::Gauge => "gauge",
         Kind::Histogram => "histogram",
         Kind::CountHistogram => "histogram of counts",

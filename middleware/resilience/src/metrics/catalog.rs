@@ -27,6 +27,9 @@ pub struct Metric {
 pub enum Kind {
     /// Monotonic counter.
     Counter,
+    /// Monotonic counter of fractions, such as CPU seconds. It is recorded as a gauge, because the
+    /// counters of the recorder are integers, and exposed as a counter.
+    FractionCounter,
     /// Value that rises and falls.
     Gauge,
     /// Histogram with the buckets for durations.
@@ -39,6 +42,11 @@ impl Metric {
     /// Creates a counter.
     pub const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
         Self { name, kind: Kind::Counter, unit: None, labels, help }
+    }
+
+    /// Creates a counter of fractions under its full Prometheus name.
+    pub const fn fraction_counter(name: &'static str, help: &'static str) -> Self {
+        Self { name, kind: Kind::FractionCounter, unit: None, labels: &[], help }
     }
 
     /// Creates a gauge without a unit.
@@ -85,8 +93,8 @@ impl Metric {
         match (self.kind, self.unit) {
             (Kind::Counter, None) => metrics::describe_counter!(name, self.help),
             (Kind::Counter, Some(unit)) => metrics::describe_counter!(name, unit, self.help),
-            (Kind::Gauge, None) => metrics::describe_gauge!(name, self.help),
-            (Kind::Gauge, Some(unit)) => metrics::describe_gauge!(name, unit, self.help),
+            (Kind::Gauge | Kind::FractionCounter, None) => metrics::describe_gauge!(name, self.help),
+            (Kind::Gauge | Kind::FractionCounter, Some(unit)) => metrics::describe_gauge!(name, unit, self.help),
             (Kind::Histogram | Kind::CountHistogram, None) => metrics::describe_histogram!(name, self.help),
             (Kind::Histogram | Kind::CountHistogram, Some(unit)) => metrics::describe_histogram!(name, unit, self.help),
         }
@@ -279,7 +287,7 @@ pub static CATALOG: &[Metric] = &[
     Metric::durations("otel.sdk.exporter.operation.duration", &["error.type"], "Duration of span exports, seconds"),
     Metric::counter("palisade.log.records", &["level"], "Log records written, by level"),
     Metric::counter("palisade.log.dropped", &[], "Log records dropped because the writer was too slow"),
-    Metric::gauge("process_cpu_seconds_total", &[], "CPU time used, seconds; monotonic, but a gauge because counters are integers"),
+    Metric::fraction_counter("process_cpu_seconds_total", "CPU time used, seconds"),
     Metric::gauge("process_resident_memory_bytes", &[], "Resident memory, bytes"),
     Metric::gauge("process_virtual_memory_bytes", &[], "Virtual memory, bytes"),
     Metric::gauge("process_virtual_memory_max_bytes", &[], "Virtual memory limit, bytes"),
@@ -288,11 +296,7 @@ pub static CATALOG: &[Metric] = &[
     Metric::gauge("process_threads", &[], "Threads of the process"),
     Metric::gauge("process_start_time_seconds", &[], "Start time of the process, seconds since 1970"),
     Metric::gauge("tokio.workers", &[], "Worker threads of the Tokio runtime"),
-    Metric::gauge(
-        "tokio_busy_seconds_total",
-        &[],
-        "Busy time of the Tokio workers, seconds; monotonic, but a gauge because counters are integers",
-    ),
+    Metric::fraction_counter("tokio_busy_seconds_total", "Busy time of the Tokio workers, seconds"),
     Metric::gauge("tokio.alive_tasks", &[], "Live tasks of the Tokio runtime"),
     Metric::gauge("tokio.global_queue.depth", &[], "Tasks in the global queue of the Tokio runtime"),
 ];

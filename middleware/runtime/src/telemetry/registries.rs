@@ -13,7 +13,7 @@ use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, K
 use metrics_exporter_prometheus::PrometheusRecorder;
 
 use self::endpoint_series::EndpointSeries;
-use palisade_resilience::metrics::current_service;
+use palisade_resilience::metrics::{CATALOG, Kind, current_service};
 
 /// Registry of one service.
 pub(super) struct Registry {
@@ -36,7 +36,11 @@ impl Registry {
 
     /// Renders the metrics as Prometheus text. Removes the series of endpoints that are gone.
     pub(super) fn render(&self) -> String {
-        self.endpoints.render_into(self.service, self.recorder.handle().render())
+        let mut text = self.endpoints.render_into(self.service, self.recorder.handle().render());
+        for metric in CATALOG.iter().filter(|metric| metric.kind == Kind::FractionCounter) {
+            text = text.replace(&format!("# TYPE {} gauge\n", metric.name), &format!("# TYPE {} counter\n", metric.name));
+        }
+        text
     }
 
     /// Compacts the histograms.

@@ -1,7 +1,11 @@
 //! Patterns of the texts that the API accepts (ECMA-262), so that the document refuses what the
 //! server refuses.
 
-use utoipa::openapi::{Components, RefOr, path::Operation, schema::Schema};
+use utoipa::openapi::{
+    Components, RefOr,
+    path::Operation,
+    schema::{Schema, SchemaType, Type},
+};
 
 /// Hyphenated UUID.
 const UUID: &str = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$";
@@ -98,8 +102,14 @@ const PROPERTIES: [(&str, &str, &str); 9] = [
 pub(super) fn add_to_parameters(operation: &mut Operation) {
     for parameter in operation.parameters.iter_mut().flatten() {
         let RefOr::T(parameter) = parameter else { continue };
-        let pattern = PARAMETERS.iter().find(|(name, _)| *name == parameter.name);
-        if let (Some((_, pattern)), Some(RefOr::T(Schema::Object(object)))) = (pattern, &mut parameter.schema) {
+        let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema else { continue };
+        // An optional parameter is absent; `null` would be text like any other.
+        if let SchemaType::Array(types) = &object.schema_type
+            && let [only] = types.iter().filter(|kind| **kind != Type::Null).collect::<Vec<_>>()[..]
+        {
+            object.schema_type = SchemaType::Type(only.clone());
+        }
+        if let Some((_, pattern)) = PARAMETERS.iter().find(|(name, _)| *name == parameter.name) {
             object.pattern = Some((*pattern).to_owned());
         }
     }
