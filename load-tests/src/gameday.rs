@@ -131,11 +131,10 @@ async fn start(scenario: &Scenario, more: &[Setting], limits: TimeLimits) -> Env
         limits.configure(service, command);
         configure(service, command, &settings);
     };
-    let environment = match scenario.connections {
+    match scenario.connections {
         Some(connections) => Environment::start_with_connection_limit(connections, configure).await,
         None => Environment::start_with(configure),
-    };
-    environment
+    }
 }
 
 /// Loads the shop, injects the fault and recovers from it.

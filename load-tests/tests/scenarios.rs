@@ -23,7 +23,7 @@ fn short(settings: Vec<(String, String)>) -> Vec<(String, String)> {
     settings.into_iter().chain(SHORT.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
 }
 
-async fn assert_passes(scenario: &str) {
+fn assert_passes(scenario: &str) {
     let environment = Environment::start_with(|service, command| TimeLimits::Raised.configure(service, command));
     let outcome = run_with_reports(scenario, &short(environment.settings())).unwrap();
     assert_eq!(outcome.code, Some(0), "{}", outcome.last_lines());
@@ -47,27 +47,27 @@ async fn assert_fails(scenario: &str) {
 
 #[tokio::test]
 async fn smoke_passes() {
-    assert_passes("smoke").await;
+    assert_passes("smoke");
 }
 
 #[tokio::test]
 async fn contention_passes() {
-    assert_passes("contention").await;
+    assert_passes("contention");
 }
 
 #[tokio::test]
 async fn flash_sale_passes() {
-    assert_passes("flash-sale").await;
+    assert_passes("flash-sale");
 }
 
 #[tokio::test]
 async fn shop_day_passes() {
-    assert_passes("shop-day").await;
+    assert_passes("shop-day");
 }
 
 #[tokio::test]
 async fn grpc_passes() {
-    assert_passes("grpc").await;
+    assert_passes("grpc");
 }
 
 #[test]

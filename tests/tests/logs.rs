@@ -50,7 +50,7 @@ async fn rejection_record(shop: &Shop, service: &str, answer: &Response) -> Valu
 }
 
 /// Starts a shop that logs everything, with a password in a store URL.
-async fn start_with_debug_logs(collector: &Collector) -> (Shop, servers::Postgres) {
+fn start_with_debug_logs(collector: &Collector) -> (Shop, servers::Postgres) {
     let postgres = servers::postgres();
     let url = postgres.url("orders").replace("app@", &format!("app:{PASSWORD}@"));
     let shop = Shop::separate_with(None, Some(&url), |_, command| {
@@ -63,7 +63,7 @@ async fn start_with_debug_logs(collector: &Collector) -> (Shop, servers::Postgre
 #[tokio::test]
 async fn failed_requests_are_logged_exactly_once() {
     let collector = Collector::start();
-    let (mut shop, _postgres) = start_with_debug_logs(&collector).await;
+    let (mut shop, _postgres) = start_with_debug_logs(&collector);
     let (seller, buyer, nobody) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER), shop.anonymous());
     let item = create_product(&seller, 3).await;
     let path = format!("/products/{item}");
@@ -121,7 +121,7 @@ async fn failed_requests_are_logged_exactly_once() {
 #[tokio::test]
 async fn logs_and_spans_contain_no_secrets() {
     let collector = Collector::start();
-    let (shop, _postgres) = start_with_debug_logs(&collector).await;
+    let (shop, _postgres) = start_with_debug_logs(&collector);
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let [key, words, header, query, broken] = ["key", "words", "header", "query", "broken"].map(|name| unique(&format!("secret-{name}")));
     let item = create_product(&seller, 3).await;

@@ -19,7 +19,7 @@ const BUYERS: usize = 9;
 const EVENTS: u32 = 3 * ORDERS;
 
 /// Starts replicas that publish to a broker. `configure` is applied to orders.
-async fn replicas(configure: impl Fn(&mut Command)) -> (Shop, Nats) {
+fn replicas(configure: impl Fn(&mut Command)) -> (Shop, Nats) {
     let nats = servers::nats();
     let postgres = servers::shared_postgres().url(&unique("replicas").replace('-', "_"));
     let shop = Shop::replicated(&servers::shared_mongo().url(&unique("replicas")), &postgres, |service, command| match service {
@@ -80,7 +80,7 @@ async fn assert_each_handled_once(shop: &Shop, (buyer, ids): (Client, Vec<String
 
 #[tokio::test]
 async fn each_saga_and_event_is_handled_once() {
-    let (shop, _nats) = replicas(|_| {}).await;
+    let (shop, _nats) = replicas(|_| {});
     let product = create_product(&shop.client("seller", ALL_SCOPES), 1_000).await;
     let traded = place_orders(&shop, &product).await;
     assert_each_handled_once(&shop, traded).await;
@@ -91,8 +91,7 @@ async fn pending_sagas_are_resumed_once() {
     let (mut shop, _nats) = replicas(|command| {
         // Small batches, so that each replica claims some sagas.
         command.env("PALISADE_SAGA__BATCH", "2").env("PALISADE_SAGA__POLL_INTERVAL_MS", "50");
-    })
-    .await;
+    });
     let product = create_product(&shop.client("seller", ALL_SCOPES), 1_000).await;
     for products in shop.replicas_mut("products") {
         products.kill();
@@ -110,8 +109,7 @@ async fn shutdown_finishes_sagas_and_releases_leases() {
     let (mut shop, _nats) = replicas(|command| {
         // Responds immediately, and holds leases for longer than the test takes.
         command.env("PALISADE_SAGA__INLINE_WAIT_MS", "20").env("PALISADE_SAGA__LEASE_MS", "600000");
-    })
-    .await;
+    });
     let product = create_product(&shop.client("seller", ALL_SCOPES), 1_000).await;
     reserve_slowly(&shop).await;
     let buyer = shop.client("buyer", CUSTOMER);
@@ -134,8 +132,7 @@ async fn shutdown_finishes_sagas_and_releases_leases() {
 async fn killed_replica_is_taken_over_immediately() {
     let (mut shop, _nats) = replicas(|command| {
         command.env("PALISADE_SAGA__LEASE_MS", "600000");
-    })
-    .await;
+    });
     let product = create_product(&shop.client("seller", ALL_SCOPES), 1_000).await;
     reserve_slowly(&shop).await;
     let buyer = shop.client("buyer", CUSTOMER);

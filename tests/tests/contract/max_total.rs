@@ -13,14 +13,14 @@ fn body(product: &str, max_total: &Value) -> Value {
     with_changes(order_body(&[(product, 2)]), &json!({ "maxTotal": max_total }))
 }
 
-async fn clients() -> (Client, Client) {
+fn clients() -> (Client, Client) {
     let shop = Shop::shared();
     (shop.client("admin", ALL_SCOPES), shop.client(&unique("alice"), CUSTOMER))
 }
 
 #[tokio::test]
 async fn order_above_its_maximum_total_fails() {
-    let (admin, alice) = clients().await;
+    let (admin, alice) = clients();
     let product = create_product(&admin, 10).await;
     let problem = alice.post("/orders", &body(&product, &json!(39.97))).await.problem(409, "price_changed");
     let id = problem["orderId"].as_str().unwrap();
@@ -42,7 +42,7 @@ async fn order_above_its_maximum_total_fails() {
 
 #[tokio::test]
 async fn free_order_is_within_a_maximum_of_zero() {
-    let (admin, alice) = clients().await;
+    let (admin, alice) = clients();
     let free = with_changes(product_body(5), &json!({ "price": 0 }));
     let product = palisade_tests::shop_helpers::id_of(&admin.post("/products", &free).await.ok(201));
     let id = accepted_id(&alice.post("/orders", &body(&product, &json!(0))).await);
@@ -51,7 +51,7 @@ async fn free_order_is_within_a_maximum_of_zero() {
 
 #[tokio::test]
 async fn maximum_total_is_part_of_the_idempotency_key() {
-    let (admin, alice) = clients().await;
+    let (admin, alice) = clients();
     let product = create_product(&admin, 10).await;
     let key = unique("key");
     let send = |max_total: Value| alice.post("/orders", &body(&product, &max_total)).header("idempotency-key", &key);
@@ -65,7 +65,7 @@ async fn maximum_total_is_part_of_the_idempotency_key() {
 
 #[tokio::test]
 async fn invalid_maximum_total_is_rejected() {
-    let (admin, alice) = clients().await;
+    let (admin, alice) = clients();
     let product = create_product(&admin, 10).await;
     for max_total in ["-0.01", "0.001", "10000000000", "1e2", "99999999999999999999"] {
         let text = body(&product, &Value::Null).to_string().replace("]}", &format!("],\"maxTotal\":{max_total}}}"));
