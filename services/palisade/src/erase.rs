@@ -42,6 +42,7 @@ pub(crate) fn run(subject: &str, options: &ArgMatches) -> anyhow::Result<String>
             archived = orders.archived,
             product_keys = products.keys,
             ledger_entries = products.entries,
+            product_history = products.history,
             "operator erased the data of a subject"
         );
         table(&pseudonym, &orders, &products)
@@ -60,6 +61,7 @@ fn table(pseudonym: &Subject, orders: &orders::Erased, products: &products::Eras
         ("orders", "lines of the archive", orders.archived),
         ("products", "idempotency keys", products.keys),
         ("products", "entries of the stock ledger", products.entries),
+        ("products", "history entries", products.history),
     ] {
         write!(table, "\n{store:<10}{data:<44}{count:>8}")?;
     }

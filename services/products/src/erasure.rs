@@ -14,9 +14,12 @@ pub struct Erased {
     pub keys: u64,
     /// Entries of the stock ledger whose author was replaced.
     pub entries: u64,
+    /// Entries of the histories of products whose actor was replaced.
+    pub history: u64,
 }
 
-/// Deletes the idempotency keys of `subject`, and replaces it by `pseudonym` in the stock ledger.
+/// Deletes the idempotency keys of `subject`, and replaces it by `pseudonym` in the stock ledger
+/// and in the histories of the products.
 pub async fn erase(store: &dyn Store, subject: &Subject, pseudonym: &Subject) -> Result<Erased, Error> {
     // First, because an entry that a crash left in its product is not in the ledger yet.
     let mut after = None;
@@ -26,12 +29,19 @@ pub async fn erase(store: &dyn Store, subject: &Subject, pseudonym: &Subject) ->
             break;
         }
     }
-    let mut erased = Erased { keys: store.erase_keys(subject.clone()).await?, entries: 0 };
+    let mut erased = Erased { keys: store.erase_keys(subject.clone()).await?, ..Erased::default() };
     loop {
         let entries = store.erase_authors(subject.clone(), pseudonym.clone(), BATCH).await?;
         if entries == 0 {
-            return Ok(erased);
+            break;
         }
         erased.entries += entries;
+    }
+    loop {
+        let entries = store.erase_actors(subject.clone(), pseudonym.clone(), BATCH).await?;
+        if entries == 0 {
+            return Ok(erased);
+        }
+        erased.history += entries;
     }
 }

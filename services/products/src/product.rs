@@ -6,10 +6,12 @@ use palisade_middleware::rejection::Violation;
 use time::OffsetDateTime;
 use uuid::{NoContext, Timestamp, Uuid};
 
+mod history;
 mod patch;
 mod query;
 mod search_text;
 
+pub use history::{Change, ChangedFields, Edit, MAX_HISTORY};
 pub use patch::{Patch, ValidatedPatch};
 pub use query::{Filter, Page, Position, Query, Sort, SortKey};
 pub use search_text::{compose, grams, legacy_searchable, normalize, normalize_legacy, query_grams, searchable};

@@ -1,7 +1,9 @@
-//! Product store: five roles, implemented for MongoDB and SQLite, with one test suite for both.
+//! Product store: seven roles, implemented for MongoDB and SQLite, with one test suite for both.
 
 mod database;
 mod erasure;
+mod history_documents;
+mod history_role;
 mod instrumented;
 mod ledger_metrics;
 mod ledger_role;
@@ -14,6 +16,7 @@ use palisade_middleware::store_instrumentation;
 pub use self::{
     database::Error,
     erasure::ErasureStore,
+    history_role::HistoryStore,
     instrumented::{ConnectingStore, InstrumentedStore},
     ledger_role::LedgerStore,
     mongo::MongoStore,
@@ -29,9 +32,9 @@ pub(crate) use self::{
 };
 
 /// Store in all its roles.
-pub trait Store: ProductStore + LedgerStore + ReservationStore + OutboxStore + ErasureStore + Maintenance {}
+pub trait Store: ProductStore + HistoryStore + LedgerStore + ReservationStore + OutboxStore + ErasureStore + Maintenance {}
 
-impl<S: ProductStore + LedgerStore + ReservationStore + OutboxStore + ErasureStore + Maintenance> Store for S {}
+impl<S: ProductStore + HistoryStore + LedgerStore + ReservationStore + OutboxStore + ErasureStore + Maintenance> Store for S {}
 
 /// Returns the telemetry attributes of the store at `url`, or `None` if it is no connection string
 /// of a supported store. Does not connect.

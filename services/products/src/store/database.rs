@@ -10,7 +10,7 @@ pub(crate) const RESERVES: &str = "reserves";
 
 /// Collections whose rows are read one by one.
 pub(crate) const UNREADABLE: UnreadableRows =
-    UnreadableRows(&["products", "stock_adjustments", "reservations", "news", "removed_products"]);
+    UnreadableRows(&["products", "product_changes", "stock_adjustments", "reservations", "news", "removed_products"]);
 
 /// Failure of a store call. Its effect is unknown: repeat the call.
 #[derive(Debug, thiserror::Error)]

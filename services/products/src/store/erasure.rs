@@ -1,5 +1,5 @@
-//! Erasure of the data of a subject. Idempotency keys and the authors of ledger entries name one.
-//! Products and reservations have no owner.
+//! Erasure of the data of a subject. Idempotency keys, the authors of ledger entries and the
+//! actors of changes name one. Products and reservations have no owner.
 
 use palisade_middleware::auth::Subject;
 
@@ -16,5 +16,10 @@ instrumented_role! {
         /// ledger. Returns their number.
         async fn erase_authors(&self, subject: Subject, pseudonym: Subject, limit: u32) -> Result<u64, Error>
             = call("erase_authors", "stock_adjustments");
+
+        /// Replaces `subject` by `pseudonym` as the actor in the histories of up to `limit`
+        /// products. Returns the number of changed entries.
+        async fn erase_actors(&self, subject: Subject, pseudonym: Subject, limit: u32) -> Result<u64, Error>
+            = call("erase_actors", "products");
     }
 }

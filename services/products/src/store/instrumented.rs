@@ -17,13 +17,14 @@ use super::database::Error;
 const AUDIT_FACTOR: u32 = 15;
 
 /// Operations that requests wait for.
-const REQUEST_OPERATIONS: [Operation; 12] = [
+const REQUEST_OPERATIONS: [Operation; 13] = [
     Operation::new("create", "products"),
     Operation::new("find", "products"),
     Operation::new("list", "products"),
     Operation::new("update", "products"),
     Operation::new("patch", "products"),
     Operation::new("remove", "products"),
+    Operation::new("history", "products"),
     Operation::new("adjust", "stock_adjustments"),
     Operation::new("list", "stock_adjustments"),
     Operation::new("reserve", "reservations"),

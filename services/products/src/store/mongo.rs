@@ -32,6 +32,7 @@ mod collections;
 mod documents;
 mod erasure;
 mod fulfilment;
+mod history;
 mod keys;
 mod ledger;
 mod ledger_documents;

@@ -25,6 +25,7 @@ use super::{
 
 mod audit;
 mod erasure;
+mod history;
 mod ledger;
 mod outbox;
 mod products;

@@ -7,6 +7,7 @@ mod erasure;
 mod expiry;
 mod fixtures;
 mod fulfilment;
+mod history;
 mod idempotency;
 mod ledger;
 mod outage;
@@ -70,8 +71,14 @@ over_every_store! {
     revisions::only_a_confirmed_reservation_is_revised,
     revisions::earlier_revision_is_rejected,
     revisions::concurrent_revisions_and_releases_balance,
-    erasure::subject_is_erased_from_keys_and_ledger,
+    erasure::subject_is_erased_everywhere,
     erasure::authors_are_erased_in_batches,
+    erasure::actors_are_erased_in_batches,
+    history::every_change_of_a_catalogue_field_is_recorded,
+    history::other_writes_add_no_entry,
+    history::concurrent_edits_form_a_chain,
+    history::history_keeps_the_latest_changes,
+    history::history_ends_with_its_product,
     ledger::every_change_of_the_supply_is_recorded,
     ledger::impossible_adjustment_changes_nothing,
     ledger::repeated_adjustment_replays_the_first_answer,

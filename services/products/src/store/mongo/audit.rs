@@ -124,13 +124,13 @@ async fn reserved_by_product(db: &Collections, audit: &mut Audit) -> Result<Hash
 
 async fn recheck(db: &Collections, id: bson::Uuid) -> Result<Option<Imbalance>, Error> {
     for _ in 0..MAX_RECHECKS {
-        let before = db.stock.find_one(doc! { "_id": id }).await?;
+        let before = db.stock.find_one(doc! { "_id": id }).projection(Collections::stock_fields()).await?;
         let reserved = reserved_now(db, id, before.as_ref()).await?;
         let second_read = reserved_now(db, id, before.as_ref()).await?;
         let pending = before.as_ref().map_or(&[][..], |product| &product.pending_ledger);
         let settled = ledger::settled_units(db, id, pending).await?;
         let pending: i64 = pending.iter().filter(|entry| !entry.refused).map(|entry| entry.delta).sum();
-        let after = db.stock.find_one(doc! { "_id": id }).await?;
+        let after = db.stock.find_one(doc! { "_id": id }).projection(Collections::stock_fields()).await?;
         if before == after && reserved == second_read {
             return Ok(match before {
                 Some(product) => balance(&product, reserved, settled.saturating_add(pending)).check(),

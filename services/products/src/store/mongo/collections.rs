@@ -57,9 +57,9 @@ impl Collections {
         }
     }
 
-    /// Returns the fields of a stock document that reservations use, to leave out long texts.
+    /// Returns the fields of a stock document that reservations use, to leave out long fields.
     pub(super) fn stock_fields() -> Document {
-        doc! { "description": 0, "folded": 0, "search": 0 }
+        doc! { "description": 0, "folded": 0, "search": 0, "history": 0 }
     }
 
     /// Creates the indexes. Creating existing ones again is cheap.

@@ -1,5 +1,5 @@
-//! Erasure of a subject in MongoDB. Both steps read whole collections: no request needs an index by
-//! subject.
+//! Erasure of a subject in MongoDB. Every step reads whole collections: no request needs an index
+//! by subject.
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
@@ -24,5 +24,20 @@ impl ErasureStore for MongoStore {
         let ids: Vec<Bson> = batch.into_iter().filter_map(|mut entry| entry.remove("_id")).collect();
         let replace = doc! { "$set": { "actor": pseudonym.as_str() } };
         Ok(ledger.update_many(doc! { "_id": { "$in": ids }, "actor": subject.as_str() }, replace).await?.modified_count)
+    }
+
+    async fn erase_actors(&self, subject: Subject, pseudonym: Subject, limit: u32) -> Result<u64, Error> {
+        let products = self.collections.products.clone_with_type::<Document>();
+        let own = doc! { "history.actor": subject.as_str() };
+        let batch = products.find(own).projection(doc! { "history.actor": 1 }).limit(limit.into());
+        let batch: Vec<Document> = batch.await?.try_collect().await?;
+        let is_own =
+            |entry: &&Bson| entry.as_document().is_some_and(|entry| entry.get_str("actor").is_ok_and(|actor| actor == subject.as_str()));
+        let count = |product: &Document| product.get_array("history").map_or(0, |history| history.iter().filter(is_own).count());
+        let erased: usize = batch.iter().map(count).sum();
+        let ids: Vec<Bson> = batch.into_iter().filter_map(|mut product| product.remove("_id")).collect();
+        let replace = products.update_many(doc! { "_id": { "$in": ids } }, doc! { "$set": { "history.$[own].actor": pseudonym.as_str() } });
+        replace.array_filters(vec![doc! { "own.actor": subject.as_str() }]).await?;
+        Ok(erased as u64)
     }
 }

@@ -4,15 +4,11 @@ use mongodb::bson::DateTime;
 use palisade_middleware::auth::Subject;
 use serde::Serialize;
 
-use super::{
-    documents::{ProductDocument, domain_id},
-    ledger_documents::EntryDocument,
-    search_document::SearchDocument,
-};
+use super::{documents::ProductDocument, history::ChangeDocument, ledger_documents::EntryDocument, search_document::SearchDocument};
 use crate::{
-    product::legacy_searchable,
+    product::{Change, Product, legacy_searchable},
     stock_ledger::{Kind, NewEntry},
-    store::database::{Error, from_millis},
+    store::database::Error,
 };
 
 /// Complete document of a new product.
@@ -33,6 +29,8 @@ pub(super) struct NewProduct {
     booked: i64,
     ledger_sequence: i64,
     pending_ledger: Vec<EntryDocument>,
+    /// See [`super::history`].
+    history: Vec<ChangeDocument>,
     /// Time of the first unpublished change, see [`super::outbox`].
     #[serde(rename = "news")]
     unpublished_since: DateTime,
@@ -51,8 +49,8 @@ struct NewSearch {
 impl NewProduct {
     /// Creates the document of a product that `actor` creates.
     pub(super) fn new(product: ProductDocument, actor: Subject) -> Result<Self, Error> {
-        let now = from_millis(product.created_at.timestamp_millis())?;
-        let opening = NewEntry::new(domain_id(product.id), Kind::Opening, now).by(actor);
+        let created = Product::try_from(product.clone())?;
+        let opening = NewEntry::new(created.id, Kind::Opening, created.created_at).by(actor.clone());
         Ok(Self {
             folded: legacy_searchable(&product.name, &product.description),
             search: NewSearch { search: SearchDocument::new(&product.name, &product.description), details_version: product.version },
@@ -63,6 +61,7 @@ impl NewProduct {
             booked: product.quantity,
             ledger_sequence: 1,
             pending_ledger: vec![EntryDocument::new(&opening, 1, product.quantity, product.quantity)],
+            history: vec![Change::creation(&created, actor).into()],
             unpublished_since: product.created_at,
             product,
         })

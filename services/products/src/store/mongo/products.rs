@@ -15,7 +15,7 @@ use super::{
     MongoStore,
     collections::{MAX_TIME, decode},
     documents::{ProductDocument, bson_id, bson_time},
-    keys, ledger, outbox, replace, search,
+    keys, ledger, outbox, replace, search, stock_marks,
 };
 use crate::{
     product::{Filter, Page, Product, Query, Sort, SortKey, ValidatedPatch, ValidatedProduct},
@@ -84,9 +84,7 @@ impl ProductStore for MongoStore {
     async fn remove(&self, id: Uuid, preconditions: VersionPreconditions, now: OffsetDateTime) -> Result<RemoveOutcome, Error> {
         let db = &self.collections;
         loop {
-            let Some(stock) = db.stock.find_one(doc! { "_id": bson_id(id) }).max_time(MAX_TIME).await? else {
-                return Ok(RemoveOutcome::NotFound);
-            };
+            let Some(stock) = stock_marks::find(db, bson_id(id)).await? else { return Ok(RemoveOutcome::NotFound) };
             if !preconditions.allow_write(&stock.version) {
                 return Ok(RemoveOutcome::VersionMismatch);
             }
@@ -157,7 +155,7 @@ pub(super) fn match_version(id: Uuid, preconditions: &VersionPreconditions) -> D
 
 /// Projection without internal fields.
 pub(super) fn projection() -> Document {
-    doc! { "folded": 0, "search": 0, "marks": 0, "fulfilling": 0, "revising": 0, "news": 0, "pendingLedger": 0 }
+    doc! { "folded": 0, "search": 0, "marks": 0, "fulfilling": 0, "revising": 0, "news": 0, "pendingLedger": 0, "history": 0 }
 }
 
 /// Builds the filter of a query. Every value is typed, so client input cannot be interpreted as an

@@ -14,9 +14,10 @@ use uuid::Uuid;
 use super::{
     collections::{Collections, MAX_TIME, decode},
     documents::{ProductDocument, bson_id, bson_time},
-    ledger,
+    history, ledger,
     products::{match_version, projection},
     search_document::SearchDocument,
+    stock_marks,
 };
 use crate::{
     product::{Patch, Product, ValidatedPatch, ValidatedProduct, legacy_searchable},
@@ -35,7 +36,7 @@ pub(super) async fn update(
     let change = change(&Patch::all_of(draft), (&draft.name, &draft.description), entry);
     match write(db, match_version(id, preconditions), change).await? {
         Some(product) => Ok(UpdateOutcome::Updated(product)),
-        None => match db.stock.find_one(doc! { "_id": bson_id(id) }).max_time(MAX_TIME).await? {
+        None => match stock_marks::find(db, bson_id(id)).await? {
             Some(_) => Ok(UpdateOutcome::VersionMismatch),
             None => Ok(UpdateOutcome::NotFound),
         },
@@ -98,7 +99,8 @@ async fn write(db: &Collections, guard: Document, change: Document) -> Result<Op
 }
 
 /// Returns the `$set` stage of a change of some fields. `name` and `description` are the texts
-/// after it. `entry` records a change of the quantity.
+/// after it. `entry` records a change of the quantity, and has
+/// the actor and the time of the change.
 fn change(patch: &Patch, (name, description): (&str, &str), entry: &NewEntry) -> Document {
     // All expressions of one stage read the original document. Text is literal: a name may start
     // with a dollar sign.
@@ -109,6 +111,7 @@ fn change(patch: &Patch, (name, description): (&str, &str), entry: &NewEntry) ->
         ("category", patch.category.as_deref().map(Bson::from)),
         ("isActive", patch.is_active.map(Bson::from)),
     ];
+    let details: Vec<(&str, Bson)> = details.into_iter().filter_map(|(field, value)| Some((field, value?))).collect();
     let search = SearchDocument::new(name, description);
     let now = bson_time(entry.created_at);
     let next = doc! { "$add": ["$version", 1_i64] };
@@ -121,15 +124,17 @@ fn change(patch: &Patch, (name, description): (&str, &str), entry: &NewEntry) ->
         "news": { "$ifNull": ["$news", now] },
     };
     let mut unchanged = Vec::new();
-    for (field, value) in details.into_iter().filter_map(|(field, value)| Some((field, value?))) {
-        unchanged.push(doc! { "$eq": [format!("${field}"), { "$literal": &value }] });
-        change.insert(field, doc! { "$literal": value });
+    for (field, value) in &details {
+        unchanged.push(doc! { "$eq": [format!("${field}"), { "$literal": value }] });
+        change.insert(*field, doc! { "$literal": value });
     }
     let last = doc! { "$ifNull": ["$search.detailsVersion", next.clone()] };
     let details_version = if unchanged.is_empty() {
         last
     } else {
-        doc! { "$cond": [{ "$and": unchanged }, last, next] }
+        let is_unchanged = doc! { "$and": unchanged };
+        change.insert("history", history::record(&details, &is_unchanged, entry.actor.as_ref(), &now.into()));
+        doc! { "$cond": [is_unchanged, last, next] }
     };
     change.insert("search.detailsVersion", details_version);
     if let Some(quantity) = patch.quantity {

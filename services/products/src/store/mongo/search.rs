@@ -1,12 +1,13 @@
 //! Search in MongoDB: an index of n-grams finds the candidates, a regular expression compares them.
 
 use futures_util::TryStreamExt;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use uuid::Uuid;
 
 use super::{
     collections::{Collections, MAX_TIME},
     documents::{bson_id, domain_id},
+    history,
     search_document::{SearchDocument, Searched},
 };
 use crate::{
@@ -51,18 +52,21 @@ async fn rewrite(db: &Collections, product: &Searched, category: String) -> Resu
     let unchanged = doc! {
         "_id": product.id, "name": &product.name, "description": &product.description, "category": &product.category,
     };
-    let mut change = doc! { "$set": {
-        "folded": legacy_searchable(&product.name, &product.description),
-        "search": SearchDocument::new(&product.name, &product.description),
-    } };
+    let mut change = doc! {
+        "folded": { "$literal": legacy_searchable(&product.name, &product.description) },
+        "search": { "$literal": SearchDocument::new(&product.name, &product.description) },
+    };
     if category != product.category {
-        change = doc! { "$set": {
-            "folded": legacy_searchable(&product.name, &product.description),
-            "search": SearchDocument::new(&product.name, &product.description),
-            "category": category,
-        }, "$inc": { "version": 1_i64 }, "$currentDate": { "news": true } };
+        let details = [("category", Bson::from(category))];
+        let is_unchanged = doc! { "$eq": ["$category", { "$literal": &details[0].1 }] };
+        change.extend(doc! {
+            "category": { "$literal": &details[0].1 },
+            "version": { "$add": ["$version", 1_i64] },
+            "news": { "$ifNull": ["$news", "$$NOW"] },
+            "history": history::record(&details, &is_unchanged, None, &"$updatedAt".into()),
+        });
     }
-    db.stock.update_one(unchanged, change).await?;
+    db.stock.update_one(unchanged, vec![doc! { "$set": change }]).await?;
     Ok(())
 }
 

@@ -10,6 +10,9 @@ const DELETE_KEYS: [&str; 2] = ["DELETE FROM idempotency_keys WHERE subject = ?"
 const REPLACE_AUTHORS: &str = "
     UPDATE stock_adjustments SET actor = ?2
     WHERE (product_id, sequence) IN (SELECT product_id, sequence FROM stock_adjustments WHERE actor = ?1 LIMIT ?3)";
+const REPLACE_ACTORS: &str = "
+    UPDATE product_changes SET actor = ?2
+    WHERE actor = ?1 AND product_id IN (SELECT DISTINCT product_id FROM product_changes WHERE actor = ?1 LIMIT ?3)";
 
 #[async_trait]
 impl ErasureStore for SqliteStore {
@@ -25,7 +28,17 @@ impl ErasureStore for SqliteStore {
     }
 
     async fn erase_authors(&self, subject: Subject, pseudonym: Subject, limit: u32) -> Result<u64, Error> {
-        let replace = sqlx::query(REPLACE_AUTHORS).bind(subject.as_str()).bind(pseudonym.as_str()).bind(limit);
+        self.replace_subject(REPLACE_AUTHORS, &subject, &pseudonym, limit).await
+    }
+
+    async fn erase_actors(&self, subject: Subject, pseudonym: Subject, limit: u32) -> Result<u64, Error> {
+        self.replace_subject(REPLACE_ACTORS, &subject, &pseudonym, limit).await
+    }
+}
+
+impl SqliteStore {
+    async fn replace_subject(&self, replace: &'static str, subject: &Subject, pseudonym: &Subject, limit: u32) -> Result<u64, Error> {
+        let replace = sqlx::query(replace).bind(subject.as_str()).bind(pseudonym.as_str()).bind(limit);
         Ok(replace.execute(&mut *self.writer.acquire().await?).await?.rows_affected())
     }
 }

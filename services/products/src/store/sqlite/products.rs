@@ -7,7 +7,7 @@ use sqlx::{Connection, QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::Sqli
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{SqliteStore, begin, ledger, search::Candidates};
+use super::{SqliteStore, begin, history, ledger, search::Candidates};
 use crate::{
     product::{Input, Page, Product, Query, Sort, SortKey, ValidatedPatch, ValidatedProduct, legacy_searchable, searchable},
     stock_ledger::{Kind, NewEntry},
@@ -37,6 +37,7 @@ impl ProductStore for SqliteStore {
             store_response(&mut transaction, &key, &product, now).await?;
         }
         insert(&mut transaction, &product).await?;
+        history::add_actor(&mut transaction, id, product.version, &actor).await?;
         let opening = NewEntry::new(id, Kind::Opening, now).by(actor);
         ledger::record(&mut transaction, &[(opening, product.quantity)]).await?;
         transaction.commit().await?;
@@ -222,11 +223,13 @@ async fn replace(
     .bind(searchable(&input.name, &input.description))
     .fetch_one(&mut *db)
     .await?;
+    let updated = product(&row)?;
+    history::add_actor(db, updated.id, updated.version, &actor).await?;
     let delta = input.quantity - current.quantity;
     if delta != 0 {
         ledger::record(db, &[(NewEntry::new(current.id, Kind::Set, now).by(actor), delta)]).await?;
     }
-    product(&row)
+    Ok(updated)
 }
 
 async fn insert(db: &mut SqliteConnection, product: &Product) -> Result<(), Error> {

@@ -1,8 +1,8 @@
 use super::*;
 use crate::{
-    product::{Query, Sort},
+    product::{ChangedFields, Edit, Query, Sort},
     store::{
-        MongoStore, ProductStore,
+        HistoryStore, MongoStore, ProductStore,
         mongo::test_store::{NOW, input, new_store},
     },
 };
@@ -59,5 +59,9 @@ async fn products_of_the_previous_release_are_found() {
     assert_eq!((found(&store, "κοσ").await, found(&store, "ΚΟΣ").await, found(&store, "Lamp").await), (2, 2, 0));
     let label = store.find(label).await.unwrap().unwrap();
     assert_eq!((label.category.as_str(), label.version), ("café", 2));
+    let recomposed = store.history(label.id).await.unwrap().unwrap().swap_remove(0);
+    let category = Some(Edit { from: Some("cafe\u{301}".to_owned()), to: "café".to_owned() });
+    assert_eq!((recomposed.version, recomposed.actor, recomposed.at), (2, None, label.updated_at));
+    assert_eq!(recomposed.fields, ChangedFields { category, ..ChangedFields::default() });
     assert_eq!(store.find(created).await.unwrap().unwrap().version, 1, "no visible field changes");
 }
