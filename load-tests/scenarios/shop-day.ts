@@ -109,7 +109,7 @@ export function clerk(): void {
     if (done.status === 200) completed.add(1);
 }
 
-/** Adjusts the stock of a product, edits its description, and looks at its ledger. */
+/** Adjusts the stock of a product, edits its description, and lists its history and its ledger. */
 export function seller(catalogue: Catalogue): void {
     const seller = token("seller", ALL_SCOPES);
     const path = `/products/${randomElement(catalogue.products)}`;
@@ -133,6 +133,7 @@ export function seller(catalogue: Catalogue): void {
         const options = { name: "PATCH /products/{id}", token: seller, body: patch, headers: { "if-match": tag }, expected: [200, 412], mayReject: true };
         call("PATCH", path, options);
     }
+    call("GET", `${path}/history`, { name: "GET /products/{id}/history", token: seller, expected: [200], mayReject: true });
     call("GET", `${path}/stock-adjustments?limit=10`, { name: "GET /products/{id}/stock-adjustments", token: seller, expected: [200], mayReject: true });
 }
 

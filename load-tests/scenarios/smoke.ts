@@ -34,6 +34,7 @@ export default function smoke(): void {
 
     const patch = { ...as, name: "PATCH /products/{id}", body: { description: "Still smokes not." } };
     call("PATCH", product, { ...patch, expected: [200] });
+    call("GET", `${product}/history`, { ...as, name: "GET /products/{id}/history", expected: [200] });
     const adjustments = `${product}/stock-adjustments`;
     const damaged = { delta: -1, reason: "damaged" };
     const adjusting = { ...as, name: "POST /products/{id}/stock-adjustments", body: damaged };

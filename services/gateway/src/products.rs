@@ -22,10 +22,12 @@ use crate::{
 };
 
 mod body;
+mod history;
 mod patch;
 mod stock;
 
 use body::{Filters, Product, ProductInput, ProductPage};
+pub(crate) use history::{__path_history, history};
 pub(crate) use patch::{__path_patch, patch};
 pub(crate) use stock::{__path_adjust, __path_ledger, adjust, ledger};
 

@@ -23,10 +23,12 @@ const WRITE_COST: u32 = 2;
 const ORDER_COST: u32 = 4;
 
 /// Method table of [`router`].
-pub static METHODS: [Method; 19] = [
+pub static METHODS: [Method; 20] = [
     Method::http("POST", "/products", WRITE_PRODUCTS).cost(WRITE_COST),
     Method::http("GET", "/products", READ_PRODUCTS).cost(LIST_COST),
     Method::http("GET", "/products/{id}", READ_PRODUCTS),
+    // It names the users who changed the product.
+    Method::http("GET", "/products/{id}/history", WRITE_PRODUCTS),
     Method::http("PUT", "/products/{id}", WRITE_PRODUCTS).cost(WRITE_COST),
     Method::http("PATCH", "/products/{id}", WRITE_PRODUCTS).cost(WRITE_COST),
     Method::http("DELETE", "/products/{id}", WRITE_PRODUCTS).cost(WRITE_COST),
@@ -62,6 +64,7 @@ fn api() -> OpenApiRouter<Upstreams> {
     OpenApiRouter::with_openapi(openapi::Document::openapi())
         .routes(routes!(products::create, products::list))
         .routes(routes!(products::find, products::replace, products::patch, products::remove))
+        .routes(routes!(products::history))
         .routes(routes!(products::adjust, products::ledger))
         .routes(routes!(orders::create, orders::list))
         .routes(routes!(orders::find, orders::revise, orders::remove))

@@ -21,9 +21,10 @@ use palisade_proto::{
     page,
     products::v1::{
         self as proto, AdjustStockRequest, ConfirmReservationRequest, CreateProductRequest, FindAllRequest, FindAllResponse,
-        FindOneRequest, FulfilReservationRequest, ListReservationsRequest, ListReservationsResponse, ListStockAdjustmentsRequest,
-        ListStockAdjustmentsResponse, PatchProductRequest, ReleaseReservationRequest, RemoveRequest, ReserveStockRequest,
-        ReviseReservationRequest, UpdateRequest, products_service_server::ProductsService,
+        FindHistoryRequest, FindHistoryResponse, FindOneRequest, FulfilReservationRequest, ListReservationsRequest,
+        ListReservationsResponse, ListStockAdjustmentsRequest, ListStockAdjustmentsResponse, PatchProductRequest,
+        ReleaseReservationRequest, RemoveRequest, ReserveStockRequest, ReviseReservationRequest, UpdateRequest,
+        products_service_server::ProductsService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -43,10 +44,12 @@ const WRITE: Access = Access::Scope("products:write");
 const RESERVE: Access = Access::Service { scope: "products:reserve", callers: &["orders"] };
 
 /// Method table: required access and priority of each method.
-pub static METHODS: [Method; 14] = [
+pub static METHODS: [Method; 15] = [
     Method::grpc("/palisade.products.v1.ProductsService/CreateProduct", WRITE),
     Method::grpc("/palisade.products.v1.ProductsService/FindAll", READ),
     Method::grpc("/palisade.products.v1.ProductsService/FindOne", READ),
+    // It names the users who changed the product.
+    Method::grpc("/palisade.products.v1.ProductsService/FindHistory", WRITE),
     Method::grpc("/palisade.products.v1.ProductsService/Update", WRITE),
     Method::grpc("/palisade.products.v1.ProductsService/PatchProduct", WRITE),
     Method::grpc("/palisade.products.v1.ProductsService/Remove", WRITE),
@@ -110,6 +113,12 @@ impl ProductsService for Products {
     async fn find_one(&self, request: Request<FindOneRequest>) -> Result<Response<proto::Product>, Status> {
         let product = self.store.find(parse::parse_uuid(&request.get_ref().id)?).await.map_err(rejections::from_store_error)?;
         Ok(Response::new(convert::product(&product.ok_or_else(rejections::not_found)?)))
+    }
+
+    async fn find_history(&self, request: Request<FindHistoryRequest>) -> Result<Response<FindHistoryResponse>, Status> {
+        let history = self.store.history(parse::parse_uuid(&request.get_ref().id)?).await.map_err(rejections::from_store_error)?;
+        let items = history.ok_or_else(rejections::not_found)?.into_iter().map(convert::change);
+        Ok(Response::new(FindHistoryResponse { items: items.collect() }))
     }
 
     async fn update(&self, request: Request<UpdateRequest>) -> Result<Response<proto::Product>, Status> {

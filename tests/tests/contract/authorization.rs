@@ -23,6 +23,7 @@ fn routes() -> Vec<Route> {
         (Method::POST, "/products".into(), Some(product_body(1)), "products:write"),
         (Method::GET, "/products".into(), None, "products:read"),
         (Method::GET, one("products"), None, "products:read"),
+        (Method::GET, one("products") + "/history", None, "products:write"),
         (Method::PUT, one("products"), Some(product_body(1)), "products:write"),
         (Method::PATCH, one("products"), Some(json!({ "price": 1 })), "products:write"),
         (Method::DELETE, one("products"), None, "products:write"),

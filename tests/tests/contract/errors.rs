@@ -38,6 +38,7 @@ async fn unsupported_methods_return_405_with_allow() {
     let cases = [
         ("/products".to_owned(), vec!["GET", "POST"]),
         (format!("/products/{id}"), vec!["DELETE", "GET", "PATCH", "PUT"]),
+        (format!("/products/{id}/history"), vec!["GET"]),
         (format!("/products/{id}/stock-adjustments"), vec!["GET", "POST"]),
         ("/orders".into(), vec!["GET", "POST"]),
         (format!("/orders/{id}"), vec!["DELETE", "GET", "PUT"]),

@@ -113,6 +113,7 @@ async fn invalid_fields_of_products_are_rejected() {
     }
     for id in ["", "1", "0192f0c123457abc8def0123456789ab"] {
         assert_invalid(client.find_one(call("products", products::FindOneRequest { id: id.into() })).await, "id");
+        assert_invalid(client.find_history(call("products", products::FindHistoryRequest { id: id.into() })).await, "id");
         assert_invalid(client.remove(call("products", products::RemoveRequest { id: id.into(), ..Default::default() })).await, "id");
     }
     let id = uuid::Uuid::nil().to_string();

@@ -84,6 +84,7 @@ async fn openapi_and_docs_are_public_and_self_contained() {
     let cases = [
         ("/products", vec!["get", "post"]),
         ("/products/{id}", vec!["delete", "get", "put"]),
+        ("/products/{id}/history", vec!["get"]),
         ("/orders", vec!["get", "post"]),
         ("/orders/{id}", vec!["delete", "get"]),
         ("/orders/{id}/history", vec!["get"]),

@@ -22,6 +22,7 @@ mod orders;
 mod page_size;
 mod patches;
 mod pending_orders;
+mod product_history;
 mod products;
 mod revisions;
 mod stock;

@@ -67,6 +67,7 @@ async fn erase_from_running_shop(shop: &Shop, arguments: &[&str], environment: &
     assert_eq!(count(&erased, "orders idempotency keys"), 1);
     assert_eq!(count(&erased, "products idempotency keys"), 1);
     assert_eq!(count(&erased, "products entries of the stock ledger"), 1);
+    assert_eq!(count(&erased, "products history entries"), 1);
     assert!(count(&erased, "orders events") >= 8);
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(log.contains("operator erased the data of a subject") && log.contains("erased:"), "{log}");
@@ -74,7 +75,9 @@ async fn erase_from_running_shop(shop: &Shop, arguments: &[&str], environment: &
 
     let pseudonym = owner(&admin, &cancelled).await;
     assert!(pseudonym.as_str().unwrap().starts_with("erased:"), "{pseudonym}");
-    assert_eq!((owner(&admin, &confirmed).await, owner(&admin, &kept).await), (pseudonym, json!("somebody-else")));
+    assert_eq!((owner(&admin, &confirmed).await, owner(&admin, &kept).await), (pseudonym.clone(), json!("somebody-else")));
+    let history = admin.get(format!("/products/{product}/history")).await.ok(200);
+    assert_eq!(history["items"][0]["actor"], pseudonym);
     assert_eq!(buyer.get("/orders").await.ok(200)["items"], json!([]));
     for service in ["products", "orders"] {
         shop.invariants(service).await;

@@ -36,6 +36,7 @@ fn routes() -> Vec<(&'static str, String, Option<String>, Kind)> {
         ("POST", "/products".to_owned(), Some(PRODUCT.to_owned()), Kind::Post),
         ("GET", "/products".to_owned(), None, Kind::UntaggedRead),
         ("GET", format!("/products/{ID}"), None, Kind::Read),
+        ("GET", format!("/products/{ID}/history"), None, Kind::UntaggedRead),
         ("PUT", format!("/products/{ID}"), Some(PRODUCT.to_owned()), Kind::Write),
         ("PATCH", format!("/products/{ID}"), Some(r#"{"name": "Pot"}"#.to_owned()), Kind::Write),
         ("DELETE", format!("/products/{ID}"), None, Kind::Write),

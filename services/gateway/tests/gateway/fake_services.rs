@@ -7,11 +7,11 @@ use palisade_middleware::{
     preconditions::{Condition, VersionPreconditions},
     rejection::{Rejection, Violation, reasons},
 };
-use palisade_proto::reasons::ILLEGAL_TRANSITION;
 use palisade_proto::{
     orders::v1::{self as orders, Order, OrderItem, OrderStatus},
     preconditions::v1::{Preconditions, Versions},
-    products::v1::{self as products, Product},
+    products::v1::{self as products, FindHistoryRequest, FindHistoryResponse, Product},
+    reasons::ILLEGAL_TRANSITION,
 };
 use tonic::{Request, Response, Status};
 
@@ -131,6 +131,10 @@ impl products::products_service_server::ProductsService for FakeProducts {
         }
         check_exists(&request.into_inner().id)?;
         Ok(Response::new(kettle()))
+    }
+
+    async fn find_history(&self, request: Request<FindHistoryRequest>) -> Result<Response<FindHistoryResponse>, Status> {
+        fake_stock::history(&request.into_inner())
     }
 
     async fn update(&self, request: Request<products::UpdateRequest>) -> Result<Response<Product>, Status> {

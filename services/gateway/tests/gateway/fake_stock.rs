@@ -1,4 +1,4 @@
-//! Patches and stock adjustments of the in-memory products service.
+//! Patches, stock adjustments and the history of the in-memory products service.
 
 use palisade_middleware::{
     preconditions::Evaluation,
@@ -56,6 +56,27 @@ pub(crate) fn list(request: &products::ListStockAdjustmentsRequest) -> Result<Re
     let fulfilment = StockAdjustment { kind, actor: String::new(), order_id: ID.to_owned(), ..adjustment(-2, "") };
     let items = vec![fulfilment, adjustment(-3, "damaged")];
     Ok(Response::new(products::ListStockAdjustmentsResponse { items, next_cursor: "more".to_owned() }))
+}
+
+/// Returns the last change, by an earlier release, a change by alice, and her creation.
+pub(crate) fn history(request: &products::FindHistoryRequest) -> Result<Response<products::FindHistoryResponse>, Status> {
+    check_exists(&request.id)?;
+    let text = |from: Option<&str>, to: &str| Some(products::TextEdit { from: from.map(str::to_owned), to: to.to_owned() });
+    let price = |from_minor, to_minor| Some(products::PriceEdit { from_minor, to_minor });
+    let by =
+        |version, actor: &str| products::ProductChange { version, actor: actor.to_owned(), at: Some(timestamp()), ..Default::default() };
+    let items = vec![
+        products::ProductChange { is_active: Some(products::FlagEdit { from: Some(true), to: false }), ..by(5, "") },
+        products::ProductChange { description_changed: true, price: price(Some(2490), 0), ..by(3, "alice") },
+        products::ProductChange {
+            name: text(None, "Kettle"),
+            price: price(None, 2490),
+            category: text(None, "kitchen"),
+            is_active: Some(products::FlagEdit { from: None, to: true }),
+            ..by(1, "alice")
+        },
+    ];
+    Ok(Response::new(products::FindHistoryResponse { items }))
 }
 
 fn adjustment(delta: i64, reason: &str) -> StockAdjustment {

@@ -1,7 +1,9 @@
-//! HTTP behaviour of `PATCH /products/{id}` and of `/products/{id}/stock-adjustments`.
+//! HTTP behaviour of `PATCH /products/{id}`, `/products/{id}/stock-adjustments` and
+//! `/products/{id}/history`.
 
 use axum::body::Body;
 use palisade_proto::products::v1::ProductPatch;
+use serde_json::json;
 
 use crate::{
     Gateway,
@@ -97,4 +99,24 @@ async fn ledger_is_a_page() {
         gateway.send_empty("GET", &format!("{}?{query}", adjustments()), &[]).await.problem(400, "invalid_parameter");
     }
     gateway.send_empty("GET", &format!("{}?cursor=forged", adjustments()), &[]).await.problem(400, "invalid_cursor");
+}
+
+#[tokio::test]
+async fn history_has_only_the_changed_fields() {
+    let gateway = Gateway::new();
+    let response = gateway.send_empty("GET", &format!("/products/{ID}/history"), &[]).await;
+    assert_eq!((response.status.as_u16(), response.header("cache-control")), (200, Some("no-store")));
+    let at = "2026-01-01T00:00:00.005Z";
+    let created = json!({
+        "name": { "from": null, "to": "Kettle" }, "price": { "from": null, "to": 24.9 },
+        "category": { "from": null, "to": "kitchen" }, "isActive": { "from": null, "to": true },
+    });
+    let expected = json!({ "items": [
+        { "version": 5, "changes": { "isActive": { "from": true, "to": false } }, "actor": null, "time": at },
+        { "version": 3, "changes": { "description": true, "price": { "from": 24.9, "to": 0 } }, "actor": "alice", "time": at },
+        { "version": 1, "changes": created, "actor": "alice", "time": at },
+    ] });
+    assert_eq!(response.json(), expected);
+    gateway.send_empty("GET", "/products/01890a5d-ac96-774b-bcce-b302099a8058/history", &[]).await.problem(404, "not_found");
+    gateway.send_empty("GET", "/products/7/history", &[]).await.problem(400, "invalid_parameter");
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use palisade_middleware::{
-    auth::Principal,
+    auth::{Principal, Subject},
     cursor::Cursor,
     parse,
     preconditions::{Condition, VersionPreconditions},
@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tonic::{Response, metadata::MetadataValue};
 
 use crate::{
-    product::{Filter, Input, Page, Position, Product, Query, Sort, ValidatedProduct, compose},
+    product::{Change, Edit, Filter, Input, Page, Position, Product, Query, Sort, ValidatedProduct, compose},
     reservation::{Line, Lines, Reservation, State},
     store::IdempotencyKey,
 };
@@ -61,6 +61,20 @@ pub(super) fn product(product: &Product) -> proto::Product {
         version: product.version,
         created_at: Some(SystemTime::from(product.created_at).into()),
         updated_at: Some(SystemTime::from(product.updated_at).into()),
+    }
+}
+
+pub(super) fn change(change: Change) -> proto::ProductChange {
+    let text = |Edit { from, to }: Edit<String>| proto::TextEdit { from, to };
+    proto::ProductChange {
+        version: change.version,
+        name: change.fields.name.map(text),
+        description_changed: change.fields.description,
+        price: change.fields.price_minor.map(|Edit { from, to }| proto::PriceEdit { from_minor: from, to_minor: to }),
+        category: change.fields.category.map(text),
+        is_active: change.fields.is_active.map(|Edit { from, to }| proto::FlagEdit { from, to }),
+        actor: change.actor.as_ref().map(Subject::as_str).unwrap_or_default().to_owned(),
+        at: Some(SystemTime::from(change.at).into()),
     }
 }
 
