@@ -132,7 +132,7 @@ async fn serve(protocol: Protocol, router: Router, methods: &'static [Method], v
         sample_ratio: sampled.map_or(0.0, |share| share.parse().expect("valid sample ratio")),
         ..telemetry::Config::default()
     };
-    let _telemetry = Telemetry::install("hop", &["hop"], TrustBoundary::Public, &telemetry).expect("telemetry is installed once");
+    let _telemetry = Telemetry::install(("hop", &["hop"]), TrustBoundary::Public, &telemetry, false).expect("telemetry is installed once");
     // Rate limits are measured but never reached: all calls come from one caller at one address.
     let mut config =
         server::Config { rate_limit: rate_limit::Config { per_second: 1_000_000, burst: 1_000_000 }, ..server::Config::default() };

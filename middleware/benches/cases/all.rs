@@ -63,7 +63,8 @@ pub(crate) enum Side {
 /// Returns all cases. Must be called and run within a tokio runtime with timers.
 pub(crate) fn all() -> Vec<Case> {
     // Typical request: metrics are enabled and its trace is not sampled.
-    Telemetry::install("bench", &["bench"], TrustBoundary::Internal, &telemetry::Config::default()).expect("telemetry is installed once");
+    Telemetry::install(("bench", &["bench"]), TrustBoundary::Internal, &telemetry::Config::default(), false)
+        .expect("telemetry is installed once");
     let caller = Arc::new(Caller::new());
     let mut cases = Vec::new();
     components(&caller, &mut cases);

@@ -7,6 +7,8 @@
 #[cfg(feature = "opentelemetry")]
 mod client;
 #[cfg(feature = "opentelemetry")]
+mod local_traces;
+#[cfg(feature = "opentelemetry")]
 mod propagation;
 #[cfg(feature = "opentelemetry")]
 pub mod sampling;

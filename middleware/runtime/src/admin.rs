@@ -4,12 +4,14 @@
 pub mod breakers;
 pub mod faults;
 mod hosts;
+mod ports;
 
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
 use http::header;
 use serde_json::Value;
 
 pub use hosts::AdminHosts;
+pub use ports::AdminPorts;
 
 use crate::{health::Readiness, telemetry::Telemetry};
 use palisade_resilience::{

@@ -1,17 +1,10 @@
 //! Process lifecycle: startup, shared resources of the services, signals and graceful shutdown.
 
+mod health_check;
 mod nofile_limit;
 mod shutdown_signals;
 
-use std::{
-    convert::Infallible,
-    error::Error as StdError,
-    io::{Read, Write},
-    net::SocketAddr,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, error::Error as StdError, io::Write, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use axum::Router;
 use bytes::Bytes;
@@ -24,7 +17,7 @@ use tower::{BoxError, Layer, Service, ServiceBuilder};
 
 use self::shutdown_signals::ShutdownSignals;
 use crate::{
-    admin::{self, AdminHosts},
+    admin::{self, AdminHosts, AdminPorts},
     config::{self, Invocation, Loaded, Validate},
     health::Readiness,
     telemetry::{self, Telemetry, TrustBoundary},
@@ -47,7 +40,6 @@ const EXIT_FORCED: i32 = 130;
 const PRIVATE_UMASK: u32 = 0o077;
 /// Drain time of admin ports, milliseconds.
 const ADMIN_DRAIN_MS: u64 = 100;
-const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Configuration common to all services.
 pub trait ServiceConfig: Validate {
@@ -60,6 +52,10 @@ pub trait ServiceConfig: Validate {
     fn server(&self) -> &server::Config;
     /// Address of the admin port that reports readiness.
     fn admin_listen(&self) -> SocketAddr;
+    /// Whether recent traces stay in memory, see [`telemetry::recent`].
+    fn keeps_traces(&self) -> bool {
+        false
+    }
 }
 
 /// `main` of a service: installs the names of the application, loads the configuration, installs
@@ -112,7 +108,7 @@ where
             let _ = write!(std::io::stdout(), "{text}");
             return ExitCode::SUCCESS;
         }
-        Invocation::HealthCheck(config) => return health_check(config.admin_listen()),
+        Invocation::HealthCheck(config) => return health_check::run(config.admin_listen()),
         Invocation::Run(config) => config,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -124,7 +120,7 @@ where
             Ok(signals) => signals,
             Err(error) => return exit_with_error(name, &error, 1),
         };
-        let telemetry = match Telemetry::install(name, services, boundary, config.telemetry()) {
+        let telemetry = match Telemetry::install((name, services), boundary, config.telemetry(), config.keeps_traces()) {
             Ok(telemetry) => telemetry,
             Err(error) => return exit_with_error(name, &error, EXIT_CONFIG),
         };
@@ -165,20 +161,6 @@ fn exit_with_error(name: &str, error: &dyn StdError, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Queries readiness at the admin port `address`; exit code 0 if ready. For container health
-/// checks.
-fn health_check(address: SocketAddr) -> ExitCode {
-    let probe = || -> std::io::Result<bool> {
-        let mut stream = std::net::TcpStream::connect_timeout(&address, HEALTH_CHECK_TIMEOUT)?;
-        stream.set_read_timeout(Some(HEALTH_CHECK_TIMEOUT))?;
-        stream.write_all(format!("GET /readyz HTTP/1.0\r\nhost: {address}\r\n\r\n").as_bytes())?;
-        let mut head = [0; 12];
-        stream.read_exact(&mut head)?;
-        Ok(head.ends_with(b" 200"))
-    };
-    if probe().unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
 /// Resources shared by the services of a process.
 #[derive(Debug, Clone)]
 pub struct Process {
@@ -188,6 +170,8 @@ pub struct Process {
     pub shutdown: CancellationToken,
     /// Logs, traces and metrics.
     pub telemetry: Telemetry,
+    /// Admin ports by service.
+    pub admin_ports: AdminPorts,
     tasks: TaskTracker,
     /// Registrations in service discovery, which are the first to be cancelled at shutdown.
     registrations: (TaskTracker, CancellationToken),
@@ -203,6 +187,7 @@ impl Process {
             clock: Arc::new(SystemClock),
             shutdown: CancellationToken::new(),
             telemetry,
+            admin_ports: AdminPorts::default(),
             tasks: TaskTracker::new(),
             registrations: (TaskTracker::new(), CancellationToken::new()),
             admin: (TaskTracker::new(), CancellationToken::new()),
@@ -277,6 +262,7 @@ impl Process {
         let listener = bind("admin_listen", address)?;
         let address = print_listen_address(&format!("{name}-admin"), "http", &listener)
             .map_err(|error| unusable_address("admin_listen", address, &error))?;
+        let extra_routes = self.admin_ports.open(name, address, extra_routes);
         let router = RespondLayer(Protocol::Http).layer(admin::router(
             name,
             AdminHosts::parse(hosts)?,

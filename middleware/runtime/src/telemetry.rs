@@ -4,6 +4,8 @@
 mod log;
 mod panic_hook;
 mod process;
+mod provider;
+pub mod recent;
 mod registries;
 mod sampler;
 mod spans;
@@ -11,9 +13,8 @@ mod spans;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
-use opentelemetry::{InstrumentationScope, KeyValue, global, trace::TracerProvider};
-use opentelemetry_otlp::{WithExportConfig, WithTonicConfig};
-use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use opentelemetry::{InstrumentationScope, global, trace::TracerProvider};
+use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -27,14 +28,14 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use self::registries::Registry;
+use self::{recent::RecentTraces, registries::Registry};
 use crate::config::{SecretUrl, Validate};
 use palisade_resilience::{
     job::{self, Heartbeat},
     metrics::{CATALOG, Kind},
-    naming, redact,
+    redact,
     setting::Invalid,
-    trace::sampling::{self, Sampling},
+    trace::sampling::{self, LocalTraces, Sampling},
 };
 
 pub use palisade_resilience::trace::TrustBoundary;
@@ -169,14 +170,21 @@ pub struct Telemetry {
     metrics: Arc<[Arc<Registry>]>,
     process: process::Process,
     traces: SdkTracerProvider,
+    recent: Option<RecentTraces>,
     dropped_records: ErrorCounter,
     _log: Arc<WorkerGuard>,
 }
 
 impl Telemetry {
     /// Installs logs, traces and metrics for the process `service`, with one metric registry per
-    /// entry of `services`. Requires a Tokio runtime. Once per process.
-    pub fn install(service: &'static str, services: &[&'static str], boundary: TrustBoundary, config: &Config) -> Result<Self, Error> {
+    /// entry of `services`. With `keeps_traces`, recent traces stay in memory, whether exported or
+    /// not. Requires a Tokio runtime. Once per process.
+    pub fn install(
+        (service, services): (&'static str, &[&'static str]),
+        boundary: TrustBoundary,
+        config: &Config,
+        keeps_traces: bool,
+    ) -> Result<Self, Error> {
         // The exporter reads its headers from these variables; they hold the credentials of the
         // collector.
         for variable in ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"] {
@@ -184,9 +192,11 @@ impl Telemetry {
             headers.split(',').filter_map(|header| header.split_once('=')).for_each(|(_, value)| redact::register(value.trim()));
         }
         let metrics = install_metrics(services)?;
-        let sampling = Sampling { exported: config.otlp_endpoint.is_some(), boundary, ratio: config.sample_ratio };
-        sampling.install();
-        let traces = tracer_provider(service, sampling, config)?;
+        let recent = keeps_traces.then(RecentTraces::new);
+        let local = recent.as_ref().map(|_| Arc::new(LocalTraces::new(recent::MAX_PER_SECOND)));
+        let sampling = Sampling { exported: config.otlp_endpoint.is_some(), boundary, ratio: config.sample_ratio, local };
+        sampling.clone().install();
+        let traces = provider::tracer_provider(service, &sampling, recent.clone(), config)?;
         global::set_text_map_propagator(TraceContextPropagator::new());
         global::set_tracer_provider(traces.clone());
         let spans = tracing_opentelemetry::layer()
@@ -199,11 +209,13 @@ impl Telemetry {
         let (writer, guard) = log::writer();
         let dropped_records = writer.error_counter();
         let log_layer = log::layer_for(config.log_format, service, log::filter(&config.log_filter)?, writer);
-        tracing_subscriber::registry().with(spans).with(log_layer).try_init().map_err(|_| Error::AlreadyInstalled)?;
+        let log_filter = log::filter(&config.log_filter)?;
+        let recent_log = recent.clone().map(|recent| recent::layer(recent, log_filter));
+        tracing_subscriber::registry().with(spans).with(log_layer).with(recent_log).try_init().map_err(|_| Error::AlreadyInstalled)?;
         panic_hook::install();
         let revision = option_env!("PALISADE_REVISION").unwrap_or("unknown");
         metrics::gauge!("build.info", "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
-        Ok(Self { metrics, process: process::Process::this(), traces, dropped_records, _log: Arc::new(guard) })
+        Ok(Self { metrics, process: process::Process::this(), traces, recent, dropped_records, _log: Arc::new(guard) })
     }
 
     /// Renders the metrics of `service` as Prometheus text, with current gauges. Takes
@@ -214,6 +226,11 @@ impl Telemetry {
         palisade_resilience::counter!("palisade.log.dropped").absolute(self.dropped_records.dropped_lines() as u64);
         let own = self.metrics.iter().find(|registry| registry.service() == service);
         own.or(self.metrics.first()).map(|registry| registry.render()).unwrap_or_default()
+    }
+
+    /// Returns the recent traces, if the process keeps them.
+    pub fn recent_traces(&self) -> Option<&RecentTraces> {
+        self.recent.as_ref()
     }
 
     /// Exports the remaining spans. Runs on a blocking thread, because the provider blocks.
@@ -272,29 +289,6 @@ fn install_metrics(services: &[&'static str]) -> Result<Arc<[Arc<Registry>]>, Er
     let job = job::supervise(Heartbeat::new("metrics.upkeep"), CancellationToken::new(), run_upkeep);
     drop(palisade_resilience::task::spawn(job));
     Ok(handles)
-}
-
-fn tracer_provider(service: &'static str, sampling: Sampling, config: &Config) -> Result<SdkTracerProvider, Error> {
-    let instance = uuid::Uuid::new_v4().to_string();
-    let attributes = [
-        KeyValue::new("service.namespace", naming::current().metric_prefix),
-        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        KeyValue::new("service.instance.id", instance),
-        KeyValue::new("deployment.environment.name", config.environment.clone()),
-    ];
-    // `OTEL_RESOURCE_ATTRIBUTES` is read as well.
-    let resource = Resource::builder().with_service_name(service).with_attributes(attributes).build();
-    let mut provider = SdkTracerProvider::builder().with_resource(resource).with_sampler(sampler::sampler(sampling.ratio));
-    if let Some((endpoint, tls)) = config.endpoint()? {
-        let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH_TIMEOUT);
-        let exporter = match tls {
-            Some(tls) => exporter.with_tls_config(tls),
-            None => exporter,
-        };
-        let exporter = exporter.build()?;
-        provider = provider.with_span_processor(spans::batch_processor(exporter, config.span_queue));
-    }
-    Ok(provider.build())
 }
 
 #[cfg(test)]

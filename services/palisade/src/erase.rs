@@ -27,7 +27,7 @@ pub(crate) fn run(subject: &str, options: &ArgMatches) -> anyhow::Result<String>
     };
     config.set_default_stores();
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let _telemetry = Telemetry::install("palisade", &all_in_one::SERVICES, TrustBoundary::Public, &config.telemetry)?;
+        let _telemetry = Telemetry::install(("palisade", &all_in_one::SERVICES), TrustBoundary::Public, &config.telemetry, false)?;
         // First, because it refuses a subject with orders in progress.
         let (pseudonym, orders) = palisade_orders::erase(&config.orders, &subject).await.context("orders")?;
         let products = palisade_products::erase(&config.products, &subject, &pseudonym).await.context("products")?;

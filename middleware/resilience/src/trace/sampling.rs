@@ -7,8 +7,11 @@
 //! Deferred work that runs in its own trace, linked to the originating one, is recorded exactly if
 //! the originating trace was. No link is dangling, and a sampled request can be followed to its
 //! end.
+//!
+//! A process may also record traces for itself ([`LocalTraces`]): their spans exist, but their
+//! sampled flag is not set, so that no process exports them.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use opentelemetry::{
     Context, TraceId,
@@ -17,6 +20,8 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
 use crate::protocol::Protocol;
+
+pub use super::local_traces::LocalTraces;
 
 static SAMPLING: OnceLock<Sampling> = OnceLock::new();
 
@@ -31,15 +36,21 @@ pub enum TrustBoundary {
 }
 
 /// Sampling policy of the process.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Sampling {
-    /// Whether spans are exported. If not, none is started.
+    /// Whether spans are exported. If not, only those of local traces are started.
     pub exported: bool,
     /// Trust boundary of HTTP callers. gRPC callers are always internal services.
     pub boundary: TrustBoundary,
     /// Sampling ratio of new traces, 0 to 1.
     pub ratio: f64,
+    /// Traces recorded for this process alone, beside the exported ones.
+    pub local: Option<Arc<LocalTraces>>,
 }
+
+/// Marks the context of a local trace, whose root span gets its id later.
+#[derive(Debug)]
+struct Local;
 
 /// Sampling decision for a request.
 #[derive(Debug)]
@@ -57,7 +68,7 @@ impl Sampling {
     }
 
     /// `draw` returns a random trace id.
-    fn decide(self, protocol: Protocol, parent: Context, draw: fn() -> TraceId) -> Decision {
+    fn decide(&self, protocol: Protocol, parent: Context, draw: fn() -> TraceId) -> Decision {
         let caller = parent.span().span_context().clone();
         let trace_id = if caller.is_valid() { caller.trace_id() } else { draw() };
         let boundary = if protocol == Protocol::Grpc { TrustBoundary::Internal } else { self.boundary };
@@ -71,10 +82,34 @@ impl Sampling {
         if sampled && self.exported {
             return Decision::Traced(parent);
         }
+        if let Some(local) = &self.local {
+            let is_continued = boundary == TrustBoundary::Internal && caller.is_valid();
+            let is_recorded = if is_continued { local.contains(trace_id) } else { local.admit() };
+            if is_recorded {
+                return Decision::Traced(parent.with_value(Local));
+            }
+            if !is_continued {
+                local.remove(trace_id);
+            }
+        }
         let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
         let span_id = RandomIdGenerator::default().new_span_id();
         let ids = SpanContext::new(trace_id, span_id, flags, false, caller.trace_state().clone());
         Decision::NotRecorded(parent.with_remote_span_context(ids))
+    }
+
+    /// Returns whether a span below `context` is recorded. A span without a parent may be linked to
+    /// a recorded one, so the sampler decides.
+    fn records_below(&self, context: &Context) -> bool {
+        if !self.exported && self.local.is_none() {
+            return false;
+        }
+        let span = context.span();
+        let span = span.span_context();
+        if !span.is_valid() {
+            return true;
+        }
+        (self.exported && span.is_sampled()) || self.local.as_ref().is_some_and(|local| local.contains(span.trace_id()))
     }
 }
 
@@ -87,19 +122,15 @@ pub(super) fn decide(protocol: Protocol, parent: Context) -> Decision {
     }
 }
 
-/// Returns whether spans are exported and the current trace is recorded. Without an installed
+/// Returns whether spans started now are recorded, for export or locally. Without an installed
 /// policy the subscriber decides.
 pub fn is_recorded() -> bool {
-    SAMPLING.get().is_none_or(|sampling| sampling.exported && !is_suppressed())
+    SAMPLING.get().is_none_or(|sampling| Context::map_current(|context| sampling.records_below(context)))
 }
 
-/// Returns whether the current trace is not recorded.
-fn is_suppressed() -> bool {
-    Context::map_current(|context| {
-        let span = context.span();
-        let span = span.span_context();
-        span.is_valid() && !span.is_sampled()
-    })
+/// Returns whether `context` begins or continues a local trace.
+pub fn is_local(context: &Context) -> bool {
+    context.get::<Local>().is_some()
 }
 
 /// Same algorithm as the SDK's `TraceIdRatioBased`, so that all services sample the same traces.
@@ -129,8 +160,12 @@ mod tests {
         Context::new().with_remote_span_context(ids)
     }
 
+    fn policy(boundary: TrustBoundary, ratio: f64) -> Sampling {
+        Sampling { exported: true, boundary, ratio, local: None }
+    }
+
     fn is_traced(boundary: TrustBoundary, ratio: f64, parent: Context) -> bool {
-        matches!((Sampling { exported: true, boundary, ratio }).decide(Protocol::Http, parent, || LOW), Decision::Traced(_))
+        matches!(policy(boundary, ratio).decide(Protocol::Http, parent, || LOW), Decision::Traced(_))
     }
 
     #[test]
@@ -151,7 +186,7 @@ mod tests {
             let ids = SpanContext::new(TraceId::from(id), SpanId::from(7_u64), flags, true, TraceState::default());
             Context::new().with_remote_span_context(ids)
         };
-        let sampling = Sampling { exported: true, boundary: TrustBoundary::Public, ratio: 0.1 };
+        let sampling = policy(TrustBoundary::Public, 0.1);
         for id in [1, u128::MAX, 1 << 63] {
             for sampled in [false, true] {
                 let is_traced = |draw| matches!(sampling.decide(Protocol::Http, caller(id, sampled), draw), Decision::Traced(_));
@@ -163,7 +198,7 @@ mod tests {
     #[test]
     fn untraced_request_keeps_trace_id_and_flag() {
         let Decision::NotRecorded(context) =
-            (Sampling { exported: false, boundary: TrustBoundary::Public, ratio: 0.0 }).decide(Protocol::Grpc, caller(true), || LOW)
+            (Sampling { exported: false, ..policy(TrustBoundary::Public, 0.0) }).decide(Protocol::Grpc, caller(true), || LOW)
         else {
             panic!("traced although spans are not exported");
         };
@@ -184,8 +219,25 @@ mod tests {
 
     #[test]
     fn untraced_request_suppresses_spans() {
-        assert!(!is_suppressed());
-        let _attached = caller(false).attach();
-        assert!(is_suppressed());
+        let sampling = policy(TrustBoundary::Public, 0.1);
+        let records_below = |context: &Context| sampling.records_below(context);
+        assert!(records_below(&Context::new()) && records_below(&caller(true)) && !records_below(&caller(false)));
+        let silent = Sampling { exported: false, ..policy(TrustBoundary::Public, 1.0) };
+        assert!([Context::new(), caller(true)].iter().all(|context| !silent.records_below(context)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn local_traces_are_recorded_at_any_ratio() {
+        let local = Arc::new(LocalTraces::new(2));
+        let sampling = Sampling { exported: false, local: Some(local.clone()), ..policy(TrustBoundary::Public, 0.0) };
+        let decide = |protocol, parent| sampling.decide(protocol, parent, || HIGH);
+        let is_begun = |decision| matches!(decision, Decision::Traced(parent) if is_local(&parent));
+        assert!(is_begun(decide(Protocol::Http, Context::new())) && is_begun(decide(Protocol::Http, caller(false))));
+        // The sampler adds the id of the root span; hops between services follow it.
+        assert!(!is_begun(decide(Protocol::Grpc, caller(false))));
+        local.insert(TraceId::from(7_u128));
+        assert!(is_begun(decide(Protocol::Grpc, caller(false))) && sampling.records_below(&caller(false)));
+        // At the maximum, the caller's id does not help.
+        assert!(!is_begun(decide(Protocol::Http, caller(true))) && !sampling.records_below(&caller(true)));
     }
 }

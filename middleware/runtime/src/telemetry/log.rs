@@ -95,7 +95,7 @@ impl Write for Redacting {
     }
 }
 
-fn is_event(metadata: &Metadata<'_>) -> bool {
+pub(super) fn is_event(metadata: &Metadata<'_>) -> bool {
     metadata.is_event()
 }
 

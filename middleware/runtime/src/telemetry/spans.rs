@@ -9,7 +9,7 @@ use std::{
 };
 
 use metrics::{Counter, Histogram};
-use opentelemetry::Context;
+use opentelemetry::{Context, trace::Span as _};
 use opentelemetry_sdk::{
     Resource,
     error::{OTelSdkError, OTelSdkResult},
@@ -68,11 +68,17 @@ impl std::fmt::Debug for CountingProcessor {
 
 impl SpanProcessor for CountingProcessor {
     fn on_start(&self, span: &mut Span, context: &Context) {
-        self.started.increment(1);
-        self.inner.on_start(span, context);
+        if span.span_context().is_sampled() {
+            self.started.increment(1);
+            self.inner.on_start(span, context);
+        }
     }
 
     fn on_end(&self, span: SpanData) {
+        if !span.span_context.is_sampled() {
+            // Recorded for this process alone.
+            return;
+        }
         if self.capacity.try_reserve() {
             self.passed.increment(1);
             self.inner.on_end(span);

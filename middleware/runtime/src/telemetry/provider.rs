@@ -1,0 +1,40 @@
+//! Tracer provider: resource, sampler, and where finished spans go.
+
+use opentelemetry::KeyValue;
+use opentelemetry_otlp::{WithExportConfig, WithTonicConfig};
+use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use palisade_resilience::{naming, trace::sampling::Sampling};
+
+use super::{Config, Error, FLUSH_TIMEOUT, RecentTraces, sampler, spans};
+
+/// Creates the provider of the process `service`.
+pub(super) fn tracer_provider(
+    service: &'static str,
+    sampling: &Sampling,
+    recent: Option<RecentTraces>,
+    config: &Config,
+) -> Result<SdkTracerProvider, Error> {
+    let instance = uuid::Uuid::new_v4().to_string();
+    let attributes = [
+        KeyValue::new("service.namespace", naming::current().metric_prefix),
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        KeyValue::new("service.instance.id", instance),
+        KeyValue::new("deployment.environment.name", config.environment.clone()),
+    ];
+    // `OTEL_RESOURCE_ATTRIBUTES` is read as well.
+    let resource = Resource::builder().with_service_name(service).with_attributes(attributes).build();
+    let mut provider = SdkTracerProvider::builder().with_resource(resource).with_sampler(sampler::sampler(sampling));
+    if let Some(recent) = recent {
+        provider = provider.with_span_processor(recent);
+    }
+    if let Some((endpoint, tls)) = config.endpoint()? {
+        let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH_TIMEOUT);
+        let exporter = match tls {
+            Some(tls) => exporter.with_tls_config(tls),
+            None => exporter,
+        };
+        let exporter = exporter.build()?;
+        provider = provider.with_span_processor(spans::batch_processor(exporter, config.span_queue));
+    }
+    Ok(provider.build())
+}

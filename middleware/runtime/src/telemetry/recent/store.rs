@@ -1,0 +1,240 @@
+//! Bounded store of traces. Pure: the caller locks it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use opentelemetry::{
+    KeyValue, SpanId, TraceId, Value,
+    trace::{SpanKind, Status},
+};
+use opentelemetry_sdk::trace::SpanData;
+
+use super::view::{LogRecord, TraceSummary};
+
+/// Response time from which a trace is slow and kept longer: the latency objective of the gateway.
+const SLOW: Duration = Duration::from_millis(250);
+/// Bytes of a span beside its attributes and events.
+const SPAN_BYTES: usize = 512;
+
+/// Bounds of the store.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Maximum number of traces by [`Class`].
+    pub(super) traces: [usize; 3],
+    /// Maximum estimated size, bytes.
+    pub(super) bytes: usize,
+    /// Maximum spans of a trace. More are left out.
+    pub(super) spans: usize,
+    /// Maximum log records of a trace. More are left out.
+    pub(super) records: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { traces: [200, 100, 200], bytes: 16 * 1024 * 1024, spans: 256, records: 64 }
+    }
+}
+
+/// Class of a trace, the first to be evicted first when there are too many bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// The response is complete, in time and without a failure.
+    Ordinary,
+    /// The root span has not ended.
+    Open,
+    /// A service failed, a call was retried, or the response was slow.
+    Notable,
+}
+
+const CLASSES: [Class; 3] = [Class::Ordinary, Class::Open, Class::Notable];
+
+/// Finished span with the service that ended it.
+#[derive(Debug)]
+pub(super) struct FinishedSpan {
+    pub(super) data: SpanData,
+    pub(super) service: Option<&'static str>,
+    bytes: usize,
+}
+
+impl FinishedSpan {
+    pub(super) fn new(data: SpanData, service: Option<&'static str>) -> Self {
+        let attributes = data.attributes.iter().chain(data.events.iter().flat_map(|event| &event.attributes));
+        let bytes = SPAN_BYTES + attributes.map(size).sum::<usize>();
+        Self { data, service, bytes }
+    }
+
+    fn is_failure(&self) -> bool {
+        // A client also counts refusals as errors, such as a product that does not exist.
+        self.data.span_kind != SpanKind::Client && matches!(self.data.status, Status::Error { .. })
+    }
+
+    fn duration(&self) -> Duration {
+        self.data.end_time.duration_since(self.data.start_time).unwrap_or_default()
+    }
+}
+
+fn size(attribute: &KeyValue) -> usize {
+    let value = if let Value::String(text) = &attribute.value { text.as_str().len() } else { 0 };
+    attribute.key.as_str().len() + value + size_of::<KeyValue>()
+}
+
+/// Spans and log records of one trace.
+#[derive(Debug)]
+struct Trace {
+    root: SpanId,
+    /// Position in the queue of its class.
+    sequence: u64,
+    class: Class,
+    bytes: usize,
+    spans: Vec<Arc<FinishedSpan>>,
+    records: Vec<LogRecord>,
+}
+
+impl Trace {
+    fn root(&self) -> Option<&FinishedSpan> {
+        self.spans.iter().map(AsRef::as_ref).find(|span| span.data.span_context.span_id() == self.root)
+    }
+
+    /// Number of attempts that were followed by another one.
+    fn retries(&self) -> usize {
+        self.spans.iter().flat_map(|span| span.data.events.iter()).filter(|event| event.name == "retry").count()
+    }
+
+    fn classify(&self) -> Class {
+        let Some(root) = self.root() else { return Class::Open };
+        let is_notable = root.duration() >= SLOW || self.spans.iter().any(|span| span.is_failure()) || self.retries() > 0;
+        if is_notable { Class::Notable } else { Class::Ordinary }
+    }
+}
+
+/// Traces by id, and a queue for each class, oldest first.
+#[derive(Debug)]
+pub(super) struct Store {
+    limits: Limits,
+    traces: HashMap<TraceId, Trace>,
+    queues: [BTreeMap<u64, TraceId>; 3],
+    bytes: usize,
+    next: u64,
+    version: u64,
+}
+
+impl Store {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, traces: HashMap::new(), queues: Default::default(), bytes: 0, next: 0, version: 0 }
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Begins a trace with its root span, unless it is known.
+    pub(super) fn begin(&mut self, id: TraceId, root: SpanId) {
+        if self.traces.contains_key(&id) {
+            return;
+        }
+        let sequence = self.enqueue(id, Class::Open);
+        let trace = Trace { root, sequence, class: Class::Open, bytes: SPAN_BYTES, spans: Vec::new(), records: Vec::new() };
+        self.bytes += trace.bytes;
+        self.traces.insert(id, trace);
+        self.evict();
+    }
+
+    /// Adds a span to a known trace.
+    pub(super) fn add_span(&mut self, span: FinishedSpan) {
+        let id = span.data.span_context.trace_id();
+        let Some(trace) = self.traces.get_mut(&id) else { return };
+        // The root span always fits: without it the trace would stay open.
+        if trace.spans.len() >= self.limits.spans && span.data.span_context.span_id() != trace.root {
+            return;
+        }
+        trace.bytes += span.bytes;
+        self.bytes += span.bytes;
+        trace.spans.push(Arc::new(span));
+        let (old, class, sequence) = (trace.class, trace.classify(), trace.sequence);
+        if class != old {
+            self.queues[old as usize].remove(&sequence);
+            let sequence = self.enqueue(id, class);
+            if let Some(trace) = self.traces.get_mut(&id) {
+                (trace.class, trace.sequence) = (class, sequence);
+            }
+        }
+        if class != Class::Open {
+            self.version += 1;
+        }
+        self.evict();
+    }
+
+    /// Returns whether the trace is known and has room for a log record.
+    pub(super) fn accepts_record(&self, id: TraceId) -> bool {
+        self.traces.get(&id).is_some_and(|trace| trace.records.len() < self.limits.records)
+    }
+
+    /// Adds a log record to a trace that accepts it.
+    pub(super) fn add_record(&mut self, id: TraceId, record: LogRecord) {
+        if !self.accepts_record(id) {
+            return;
+        }
+        let Some(trace) = self.traces.get_mut(&id) else { return };
+        trace.bytes += record.size();
+        self.bytes += record.size();
+        trace.records.push(record);
+        if trace.class != Class::Open {
+            self.version += 1;
+        }
+        self.evict();
+    }
+
+    /// Returns the finished traces, newest first.
+    pub(super) fn list(&self) -> Vec<TraceSummary> {
+        let finished = self.traces.iter().filter_map(|(id, trace)| {
+            let root = trace.root()?;
+            let mut summary = TraceSummary::of_root(*id, &root.data, root.service);
+            summary.notable = trace.class == Class::Notable;
+            summary.failed = trace.spans.iter().any(|span| span.is_failure());
+            (summary.spans, summary.records, summary.retries) = (trace.spans.len(), trace.records.len(), trace.retries());
+            Some(summary)
+        });
+        let mut finished: Vec<_> = finished.collect();
+        finished.sort_by(|a, b| b.started_ms.total_cmp(&a.started_ms));
+        finished
+    }
+
+    /// Returns the spans and log records of a trace.
+    pub(super) fn find(&self, id: TraceId) -> Option<(Vec<Arc<FinishedSpan>>, Vec<LogRecord>)> {
+        self.traces.get(&id).map(|trace| (trace.spans.clone(), trace.records.clone()))
+    }
+
+    fn enqueue(&mut self, id: TraceId, class: Class) -> u64 {
+        self.next += 1;
+        self.queues[class as usize].insert(self.next, id);
+        self.next
+    }
+
+    /// Removes the oldest traces of each class that has too many, and while there are too many
+    /// bytes, the oldest of the first class that has any.
+    fn evict(&mut self) {
+        for class in CLASSES {
+            while self.queues[class as usize].len() > self.limits.traces[class as usize] {
+                self.remove_oldest(class);
+            }
+        }
+        while self.bytes > self.limits.bytes {
+            let Some(class) = CLASSES.into_iter().find(|class| !self.queues[*class as usize].is_empty()) else { return };
+            self.remove_oldest(class);
+        }
+    }
+
+    fn remove_oldest(&mut self, class: Class) {
+        let oldest = self.queues[class as usize].pop_first();
+        if let Some(trace) = oldest.and_then(|(_, id)| self.traces.remove(&id)) {
+            self.bytes -= trace.bytes;
+            self.version += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
