@@ -13,6 +13,10 @@ help: ## List the targets
 run: ## Run all three services in one process, with embedded stores
 	cargo run --locked --release
 
+.PHONY: demo
+demo: ## Send a small load with a fault every minute to the services of `make run`, to watch in the console
+	@cargo run --locked --release --quiet -- demo
+
 .PHONY: token
 token: ## Mint a token: make token SUB=alice SCOPE="products:read orders:write"
 	@cargo run --locked --release --quiet -- token --sub "$(or $(SUB),demo)" --scope "$(or $(SCOPE),products:read products:write orders:read orders:write)"
@@ -32,7 +36,7 @@ test: tools lint doc build ## Run all checks of CI: format, lints, docs, and eve
 	cargo test --locked --workspace --doc
 
 .PHONY: tools
-tools: ## Install the test dependencies (databases, brokers, Prometheus, etcd, dnsmasq, k6); included in `make test`
+tools: ## Install the test dependencies (databases, brokers, Prometheus, etcd, dnsmasq, k6, Chromium); included in `make test`
 	@tests/install.sh
 
 .PHONY: build
@@ -66,6 +70,11 @@ dashboards: ## Generate the dashboards, docs/metrics.md and docs/configuration.m
 	# Without -p, which would rebuild the dependencies with fewer features.
 	cargo build --locked --workspace --bins
 	target/debug/palisade-dashboards
+
+.PHONY: pictures
+pictures: ## Write the picture of the console in README.md
+	cargo build --locked --workspace --bins
+	UPDATE_PICTURES=1 cargo test --locked --workspace --test console browser
 
 .PHONY: deploy-rules
 deploy-rules: ## Copy the Prometheus rules to deploy/monitoring

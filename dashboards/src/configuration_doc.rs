@@ -24,7 +24,8 @@ are ignored with one warning.
 
 In the all-in-one program every key has its service in front: `gateway.listen` is
 `PALISADE_GATEWAY__LISTEN`. Its own keys are `data_dir` (`PALISADE_DATA_DIR`, the directory of the
-stores and the development key) and `telemetry.*`, which replaces the `telemetry` of each service.
+stores and the development key), `console` (`PALISADE_CONSOLE=false` disables the
+[console](console.md)) and `telemetry.*`, which replaces the `telemetry` of each service.
 Settings without an effect there are errors, such as the `url` of an upstream.
 
 Topics: [caching](caching.md), [resilience](resilience.md),

@@ -43,6 +43,11 @@ impl EventStream {
         Self { response, buffer: String::new() }
     }
 
+    /// Reads a stream that is no order event stream, with other headers.
+    pub fn reading(response: reqwest::Response) -> Self {
+        Self { response, buffer: String::new() }
+    }
+
     /// Returns the next block of lines, event or comment. `None` at the end of the stream, which
     /// must not be inside an event.
     pub async fn next_block(&mut self) -> Option<String> {

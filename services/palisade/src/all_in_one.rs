@@ -17,6 +17,7 @@ use palisade_middleware::{
 
 use crate::{
     config::Config,
+    console,
     data_dir::{self, DEV_ISSUER},
 };
 
@@ -32,13 +33,16 @@ const DEMO_SCOPES: &str = "products:read products:write orders:read orders:write
 /// Starts products, orders and the gateway, in this order: each needs the address of the previous
 /// one.
 pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Result<()> {
-    let admin = [config.gateway.admin_listen, config.products.admin_listen, config.orders.admin_listen];
     let development = data_dir::development_key(&config.data_dir)?;
     let trusted = config.uses_development_key().then(|| development.trusted()).transpose()?;
     let (gateway_key, orders_key) = (generate_key()?, generate_key()?);
     let clock = &process.clock;
 
     config.set_default_stores();
+    config.set_fault_injection();
+    let console = console::routes(&process, &SERVICES);
+    let has_console = console.is_some();
+    process.admin_ports.extend("gateway", console.unwrap_or_default());
 
     let gateway_events = &mut config.gateway.events;
     if gateway_events.nats_url.is_none() && gateway_events.nats_url_file.is_none() {
@@ -71,7 +75,8 @@ pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Resul
 
     let token = trusted.is_some().then(|| demo_token(&development, clock.as_ref())).transpose()?;
     process.until_ready(READY_TIMEOUT).await;
-    print_banner(&Addresses { gateway, products, orders, admin }, token.as_deref())?;
+    let admin = SERVICES.map(|service| process.admin_ports.address(service));
+    print_banner(&Addresses { gateway, products, orders, admin, has_console }, token.as_deref())?;
     Ok(())
 }
 
@@ -111,7 +116,7 @@ fn verifier(
     Ok(Arc::new(config.verifier_of(issuers, clock.clone())?))
 }
 
-fn demo_token(key: &SigningKey, clock: &dyn Clock) -> anyhow::Result<String> {
+pub(crate) fn demo_token(key: &SigningKey, clock: &dyn Clock) -> anyhow::Result<String> {
     let token = UserToken {
         subject: "demo".to_owned(),
         scope: DEMO_SCOPES.to_owned(),
@@ -124,12 +129,16 @@ fn demo_token(key: &SigningKey, clock: &dyn Clock) -> anyhow::Result<String> {
 
 /// Prints the addresses, the URL of the API documentation, a token and an example request.
 fn print_banner(config: &Addresses, token: Option<&str>) -> std::io::Result<()> {
-    let Addresses { gateway, products, orders, admin } = config;
+    let Addresses { gateway, products, orders, admin, has_console } = config;
+    let admin = admin.map(|address| address.map(|address| address.to_string()).unwrap_or_default());
     let mut out = std::io::stdout().lock();
     writeln!(out, "\nPalisade is running.\n")?;
     writeln!(out, "  API              http://{gateway}   (documentation: http://{gateway}/docs)")?;
     writeln!(out, "  products, orders {products}, {orders} (gRPC)")?;
     writeln!(out, "  health, metrics  http://{}/readyz, {}, {}", admin[0], admin[1], admin[2])?;
+    if *has_console {
+        writeln!(out, "  console          http://{}/console   (requests, traces, breakers, faults; `palisade demo` sends load)", admin[0])?;
+    }
     if let Some(token) = token {
         writeln!(out, "\nexport TOKEN={token}")?;
         writeln!(
@@ -145,6 +154,8 @@ struct Addresses {
     gateway: SocketAddr,
     products: SocketAddr,
     orders: SocketAddr,
-    /// Configured admin addresses of gateway, products and orders.
-    admin: [SocketAddr; 3],
+    /// Admin addresses of [`SERVICES`].
+    admin: [Option<SocketAddr>; 3],
+    /// Whether the gateway's admin port has the console.
+    has_console: bool,
 }

@@ -1,8 +1,8 @@
 //! Subcommands. Tokens and keys: `palisade token`, `palisade keygen`, `palisade jwks`. Orders
 //! store: `palisade migrate` (schema), `palisade redrive` (dead-lettered events). Both stores:
-//! `palisade erase`.
+//! `palisade erase`. A running all-in-one: `palisade demo`.
 
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{io::Write, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::{Arg, ArgMatches, Command, parser::ValueSource, value_parser};
@@ -13,15 +13,19 @@ use palisade_middleware::{
 use palisade_orders::config::Store;
 
 use crate::{
+    all_in_one,
     data_dir::{self, DEV_ISSUER},
-    erase, subcommand,
+    demo, erase, subcommand,
 };
 
 /// Returns the subcommands.
-pub(crate) fn commands() -> [Command; 6] {
+pub(crate) fn commands() -> [Command; 7] {
     let text = |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("TEXT").help(help);
     let path = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name("PATH").value_parser(value_parser!(PathBuf)).help(help)
+    };
+    let number = |name: &'static str, help: &'static str, range: RangeInclusive<u64>| {
+        Arg::new(name).long(name).value_name("NUMBER").value_parser(value_parser!(u64).range(range)).help(help)
     };
     let with_store_arguments = |command: Command| {
         command
@@ -52,6 +56,12 @@ pub(crate) fn commands() -> [Command; 6] {
             .arg(path("data-dir", "Directory of the development key [default: palisade-data] [env: PALISADE_DATA_DIR]")),
         with_store_arguments(subcommand("migrate", "Migrate the schema of an orders store, for a job that runs before the service starts")),
         with_store_arguments(subcommand("redrive", "Requeue all dead-lettered events of an orders store and print their number")),
+        subcommand("demo", "Send a small load to a running all-in-one, with a fault every minute, to watch in its console")
+            .arg(text("url", "Base URL of the gateway").default_value("http://127.0.0.1:3000"))
+            .arg(text("admin-url", "Base URL of the admin port of the gateway").default_value("http://127.0.0.1:9464"))
+            .arg(number("rate", "Requests per second, at most 100", 1..=100).default_value("10"))
+            .arg(number("seconds", "Duration, at most one hour", 1..=3_600).default_value("600"))
+            .arg(path("data-dir", "Directory of the development key [default: palisade-data] [env: PALISADE_DATA_DIR]")),
         subcommand("erase", "Erase the data of a subject from the stores and the archive of the configuration")
             .after_help("The settings of the stores stand before the name, in a file or in the environment: palisade --config FILE erase …")
             .arg(text("subject", "Subject whose data is erased, with the prefix of its issuer").required(true)),
@@ -69,10 +79,10 @@ pub(crate) fn commands() -> [Command; 6] {
 }
 
 /// Runs one of [`commands`]. `before` are the options before its name, of the server: only the data
-/// directory of `token` and the configuration of `erase` have an effect.
+/// directory of `token` and `demo`, and the configuration of `erase` have an effect.
 pub(crate) fn run(name: &str, arguments: &ArgMatches, before: &ArgMatches) -> anyhow::Result<()> {
-    let has_key = |arguments: &ArgMatches| arguments.contains_id("key-file") || arguments.contains_id("data-dir");
-    let uses_data_dir = name == "token" && !has_key(arguments);
+    let has_key = |id: &str| arguments.try_contains_id(id).unwrap_or_default();
+    let uses_data_dir = ["token", "demo"].contains(&name) && !has_key("key-file") && !has_key("data-dir");
     let is_given = |id: &str| before.value_source(id) == Some(ValueSource::CommandLine);
     let is_used = |id: &str| name == "erase" || (uses_data_dir && id == "data_dir");
     let unusable = before.ids().map(clap::Id::as_str).find(|id| is_given(id) && !is_used(id));
@@ -82,6 +92,7 @@ pub(crate) fn run(name: &str, arguments: &ArgMatches, before: &ArgMatches) -> an
     let data_dir = before.get_one::<String>("data_dir");
     match name {
         "token" => token(arguments, data_dir.map(PathBuf::from)),
+        "demo" => demo(arguments, data_dir.map(PathBuf::from)),
         "erase" => print(&erase::run(arguments.get_one::<String>("subject").context("--subject is required")?, before)?),
         "keygen" => keygen(arguments),
         "migrate" => with_store(arguments, async |url| palisade_orders::migrate(url).await),
@@ -106,6 +117,20 @@ fn token(arguments: &ArgMatches, data_dir: Option<PathBuf>) -> anyhow::Result<()
         lifetime: Duration::from_secs(arguments.get_one::<u64>("expires-in").copied().unwrap_or(3_600)),
     };
     print(&mint_user_token(&token, &key, SystemClock.now().unix_timestamp())?)
+}
+
+fn demo(arguments: &ArgMatches, data_dir: Option<PathBuf>) -> anyhow::Result<()> {
+    let text = |name: &str| arguments.get_one::<String>(name).map(|url| url.trim_end_matches('/').to_owned()).unwrap_or_default();
+    let number = |name: &str| arguments.get_one::<u64>(name).copied().unwrap_or(1);
+    let data_dir = arguments.get_one::<PathBuf>("data-dir").cloned().or(data_dir).unwrap_or_else(data_dir::default);
+    let options = demo::Options {
+        url: text("url"),
+        admin_url: text("admin-url"),
+        token: all_in_one::demo_token(&data_dir::development_key(&data_dir)?, &SystemClock)?,
+        rate: u32::try_from(number("rate"))?,
+        duration: Duration::from_secs(number("seconds")),
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(demo::run(&options))
 }
 
 fn keygen(arguments: &ArgMatches) -> anyhow::Result<()> {

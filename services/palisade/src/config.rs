@@ -29,6 +29,9 @@ pub(crate) struct Config {
     pub(crate) products: palisade_products::Config,
     /// Orders service settings.
     pub(crate) orders: palisade_orders::Config,
+    /// Console at `/console` on the admin port of the gateway. Keeps recent traces in memory, and
+    /// while the development key is in use, enables fault injection in all services.
+    pub(crate) console: bool,
     /// Traces and logs of the process. Replaces the `telemetry` settings of the services.
     pub(crate) telemetry: telemetry::Config,
 }
@@ -37,6 +40,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("palisade-data"),
+            console: true,
             gateway: palisade_gateway::Config::default(),
             products: palisade_products::Config::default(),
             orders: palisade_orders::Config::default(),
@@ -49,6 +53,15 @@ impl Config {
     /// Whether the gateway trusts the development key: only if no issuer is configured.
     pub(crate) fn uses_development_key(&self) -> bool {
         self.gateway.auth.issuers.is_empty()
+    }
+
+    /// Enables fault injection for the console. The development key serves loopback addresses only.
+    pub(crate) fn set_fault_injection(&mut self) {
+        if self.console && self.uses_development_key() {
+            for server in [&mut self.gateway.server, &mut self.products.server, &mut self.orders.server] {
+                server.fault_injection.enabled = true;
+            }
+        }
     }
 
     /// Sets the embedded stores in the data directory for services without a configured store.
@@ -164,6 +177,7 @@ fn in_section(section: &str, invalid: Vec<Invalid>) -> Vec<Invalid> {
 impl ServiceConfig for Config {
     const COMMON_SETTINGS: &'static [&'static str] = &[
         "data_dir",
+        "console",
         "gateway.listen",
         "gateway.admin_listen",
         "products.store.url",
@@ -185,6 +199,10 @@ impl ServiceConfig for Config {
 
     fn admin_listen(&self) -> SocketAddr {
         self.gateway.admin_listen
+    }
+
+    fn keeps_traces(&self) -> bool {
+        self.console
     }
 }
 

@@ -4,7 +4,9 @@
 mod all_in_one;
 mod commands;
 mod config;
+mod console;
 mod data_dir;
+mod demo;
 mod erase;
 
 use std::{io::Write, process::ExitCode};

@@ -147,3 +147,16 @@ fn data_directory_must_be_usable() {
     assert_eq!((broken(&directory), broken(&key)), (vec!["data_dir".to_owned()], vec!["data_dir".to_owned()]));
     std::fs::remove_dir_all(directory).unwrap();
 }
+
+#[test]
+fn console_injects_faults_with_the_development_key() {
+    let enabled = |mut config: Config| {
+        config.set_fault_injection();
+        [&config.gateway.server, &config.products.server, &config.orders.server].map(|server| server.fault_injection.enabled)
+    };
+    assert_eq!(enabled(Config::default()), [true; 3]);
+    assert_eq!(enabled(Config { console: false, ..Config::default() }), [false; 3]);
+    let mut with_issuer = Config::default();
+    with_issuer.gateway.auth = serde_json::from_value(serde_json::json!({ "issuers": { "some": {} } })).unwrap();
+    assert_eq!(enabled(with_issuer), [false; 3], "its tokens are accepted on any address");
+}
