@@ -28,6 +28,7 @@ pub(crate) enum Role {
 
 /// Outcome of a response, as far as it is known.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a response")]
 pub(crate) struct ResponseOutcome {
     role: Role,
     /// HTTP status or gRPC code.
@@ -39,6 +40,9 @@ pub(crate) struct ResponseOutcome {
     no_evidence: Option<NoEvidence>,
     /// Whether a time that the caller chose has passed.
     caller_timeout: bool,
+    stream: bool,
+    /// Whether the reader of a stream left, or its time ended.
+    ended_by_reader: bool,
 }
 
 /// Outcome of an outgoing HTTP call.
@@ -64,7 +68,21 @@ impl HttpOutcome {
 impl ResponseOutcome {
     /// Creates an unknown outcome. If it stays unknown, the caller has cancelled.
     pub(crate) fn pending(side: Role) -> Self {
-        Self { role: side, code: None, failure: None, cancelled: true, no_evidence: None, caller_timeout: false }
+        Self {
+            role: side,
+            code: None,
+            failure: None,
+            cancelled: true,
+            no_evidence: None,
+            caller_timeout: false,
+            stream: false,
+            ended_by_reader: false,
+        }
+    }
+
+    /// Sets whether the response is a stream, whose end is the choice of its reader.
+    pub(crate) fn of_stream(self, stream: bool) -> Self {
+        Self { stream, ..self }
     }
 
     /// Records the response head.
@@ -116,6 +134,7 @@ impl ResponseOutcome {
             return self.attribute_timeout();
         }
         let grpc = self.role != Role::Server(Protocol::Http);
+        let begun = self.code.is_none();
         if let (true, End::Complete(Some(trailers))) = (grpc, end) {
             self.code = grpc_status::from_headers(trailers).map(|code| code as u16).or(self.code);
         }
@@ -127,6 +146,8 @@ impl ResponseOutcome {
         }
         self.cancelled = !has_grpc_status && matches!(end, End::Dropped);
         self.attribute_timeout();
+        // A stream has no time limit after its head but that of its reader.
+        self.ended_by_reader = self.stream && begun && grpc && self.code == Some(Code::DeadlineExceeded as u16);
     }
 
     /// Records the end of an HTTP call: the head is the outcome. We may drop the rest, and only a
@@ -177,6 +198,11 @@ impl ResponseOutcome {
         self.caller_timeout && !self.cancelled
     }
 
+    /// Returns whether the reader of a stream ended it: it left, or the time that it chose is over.
+    pub(crate) fn is_ended_by_reader(&self) -> bool {
+        self.ended_by_reader || (self.stream && self.cancelled)
+    }
+
     /// Returns the gRPC code of the response.
     pub(crate) fn grpc_code(&self) -> Code {
         match self.code {
@@ -188,119 +214,4 @@ impl ResponseOutcome {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use http::HeaderMap;
-    use tonic::Status;
-
-    use super::*;
-    fn outcome_of(side: Role, head: Option<Response<()>>, end: Option<End<'_>>) -> ResponseOutcome {
-        let mut conclusion = ResponseOutcome::pending(side);
-        if let Some(response) = head {
-            conclusion.record_head(&response);
-        }
-        if let Some(end) = end {
-            conclusion.record_end(end);
-        }
-        conclusion
-    }
-
-    #[test]
-    fn http_server_outcome_is_status_unless_truncated() {
-        let ok = || Some(Response::new(()));
-        for (head, end, status) in [
-            (ok(), Some(End::Complete(None)), 200),
-            (ok(), Some(End::Failed), 500),
-            (ok(), Some(End::Late), 504),
-            (ok(), Some(End::Dropped), CLIENT_CLOSED_REQUEST),
-            (ok(), None, CLIENT_CLOSED_REQUEST),
-            (None, None, CLIENT_CLOSED_REQUEST),
-        ] {
-            assert_eq!(outcome_of(Role::Server(Protocol::Http), head, end).http_status(), status, "{end:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn timeout_is_attributed_to_the_chooser_of_the_time() {
-        let timed_out = |protocol| match protocol {
-            Protocol::Http => Response::builder().status(504).body(()).unwrap(),
-            Protocol::Grpc => Status::deadline_exceeded("").into_http(),
-        };
-        for protocol in [Protocol::Http, Protocol::Grpc] {
-            for (chosen_by, callers) in [(None, false), (Some(LimitOrigin::Operator), false), (Some(LimitOrigin::Caller), true)] {
-                let mut head = timed_out(protocol);
-                if let Some(chosen_by) = chosen_by {
-                    head.extensions_mut().insert(NoEvidence::expired(chosen_by));
-                }
-                let outcome = outcome_of(Role::Server(protocol), Some(head), Some(End::Complete(None)));
-                assert_eq!(outcome.is_caller_timeout(), callers, "{protocol:?} {chosen_by:?}");
-            }
-        }
-        let mut ok = Response::new(());
-        ok.extensions_mut().insert(NoEvidence::expired(LimitOrigin::Caller));
-        let late = outcome_of(Role::Server(Protocol::Http), Some(ok), Some(End::Late));
-        assert_eq!((late.http_status(), late.is_caller_timeout()), (504, true));
-    }
-
-    #[test]
-    fn grpc_outcome_comes_from_head_or_trailers() {
-        let not_found = || Some(Status::not_found("").into_http());
-        let begun = || Some(Response::new(()));
-        let trailers: HeaderMap = Status::aborted("").into_http::<()>().headers().clone();
-        for (head, end, code) in [
-            (not_found(), Some(End::Complete(None)), Code::NotFound),
-            (not_found(), Some(End::Dropped), Code::NotFound),
-            (not_found(), Some(End::Failed), Code::NotFound),
-            (begun(), Some(End::Complete(Some(&trailers))), Code::Aborted),
-            (begun(), Some(End::Complete(None)), Code::Unknown),
-            (begun(), Some(End::Failed), Code::Internal),
-            (begun(), Some(End::Late), Code::DeadlineExceeded),
-            (begun(), Some(End::Dropped), Code::Cancelled),
-            (None, None, Code::Cancelled),
-        ] {
-            assert_eq!(outcome_of(Role::Server(Protocol::Grpc), head, end).grpc_code(), code, "{end:?}");
-        }
-    }
-
-    #[test]
-    fn truncated_grpc_response_counts_as_unavailable() {
-        let begun = || Some(Response::new(()));
-        let side = Role::Client(Protocol::Grpc);
-        assert_eq!(outcome_of(side, begun(), Some(End::Failed)).grpc_code(), Code::Unavailable);
-        assert_eq!(outcome_of(side, begun(), Some(End::Dropped)).grpc_code(), Code::Cancelled);
-        let mut refused = outcome_of(side, None, None);
-        refused.record_rejection(&Rejection::new(&reasons::RATE_LIMITED, ""));
-        assert_eq!(refused.grpc_code(), Code::ResourceExhausted);
-    }
-
-    #[test]
-    fn http_client_outcome_is_head_unless_truncated() {
-        let answer = |status: u16| {
-            let mut response = Response::new(());
-            *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
-            Some(response)
-        };
-        let refused = || {
-            let mut response = answer(503);
-            let rejection = Rejection::new(&reasons::OVERLOADED, "no permit");
-            response.as_mut().unwrap().extensions_mut().insert(RejectionExtension(Arc::new(rejection)));
-            response
-        };
-        for (head, end, status, error) in [
-            (answer(200), Some(End::Complete(None)), Some(200), ""),
-            (answer(200), Some(End::Dropped), Some(200), ""),
-            (answer(302), None, Some(302), ""),
-            (answer(404), Some(End::Dropped), Some(404), "404"),
-            (answer(503), Some(End::Complete(None)), Some(503), "503"),
-            (answer(200), Some(End::Failed), Some(200), "upstream_unavailable"),
-            (answer(200), Some(End::Late), Some(200), "deadline_exceeded"),
-            (refused(), Some(End::Complete(None)), None, "overloaded"),
-            (refused(), Some(End::Dropped), None, "overloaded"),
-            (None, None, None, "cancelled"),
-        ] {
-            let outcome = outcome_of(Role::Client(Protocol::Http), head, end).http_outcome();
-            assert_eq!((outcome.status, &*outcome.error_type()), (status, error), "{end:?}");
-        }
-    }
-}
+mod tests;

@@ -25,17 +25,18 @@ pub struct TimeLimit {
     origin: LimitOrigin,
     /// Time that the operator's settings allow, whatever the caller chose.
     allowance: Duration,
+    inherited: bool,
 }
 
 impl TimeLimit {
     /// Creates the limit that the operator configured.
     pub fn operator(now: Instant, allowance: Duration) -> Self {
-        Self { at: after(now, allowance), origin: LimitOrigin::Operator, allowance }
+        Self { at: after(now, allowance), origin: LimitOrigin::Operator, allowance, inherited: false }
     }
 
     /// Creates a limit that the caller chose, where the operator would allow `allowance`.
     pub fn caller(now: Instant, requested: Duration, allowance: Duration) -> Self {
-        Self { at: after(now, requested), origin: LimitOrigin::Caller, allowance }
+        Self { at: after(now, requested), origin: LimitOrigin::Caller, allowance, inherited: false }
     }
 
     /// Returns the end of the time.
@@ -69,6 +70,18 @@ impl TimeLimit {
     #[must_use]
     pub fn shortened_by(self, margin: Duration, now: Instant) -> Self {
         Self { at: now + self.remaining(now).saturating_sub(margin), ..self }
+    }
+
+    /// Marks the limit of the request that this process serves.
+    #[must_use]
+    pub(crate) fn of_request(self) -> Self {
+        Self { inherited: true, ..self }
+    }
+
+    /// Returns whether it is the limit of a request that this process serves. The server counts its
+    /// expiry, so the calls on behalf of that request do not.
+    pub(crate) fn is_inherited(self) -> bool {
+        self.inherited
     }
 
     /// Attributes the limit to the operator, because a service of ours vouches for it.

@@ -58,6 +58,11 @@ async fn short_deadlines_are_no_evidence_against_a_service() {
         assert!(timeouts("504").await + timeouts("DEADLINE_EXCEEDED").await < 1.0, "{service} takes the blame");
     }
     assert!(shop.counted("gateway", "http_server_request_duration_seconds_count", &[r#"error_type="caller_deadline""#]).await >= 100.0);
+    // Each timeout is counted once, by the server that its caller asked.
+    let timeouts = async |service: &str, labels: &[&str]| shop.counted(service, "palisade_request_timeouts_total", labels).await;
+    assert!(timeouts("gateway", &[r#"target="server""#, r#"kind="caller""#]).await >= 100.0);
+    assert!(timeouts("gateway", &[r#"target="products""#]).await < 1.0, "counted again by the client");
+    assert!(timeouts("products", &[r#"target="server""#]).await < 1.0, "counted again by products");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -127,8 +127,13 @@ where
         // Inner layers see from it whether they were dropped by this timeout, and who chose it.
         request.extensions_mut().insert(CallDeadline(time_limit));
         let Counters { attempts, calls } = &*self.layer.timeouts;
-        let expired = if limit < self.layer.limit { calls } else { attempts };
-        let timer = ResponseTimer::new(now, time_limit, (Role::Client, self.layer.protocol), expired.clone());
+        let expired = match () {
+            // Counted by the server of this process.
+            () if time_limit.is_inherited() => None,
+            () if limit < self.layer.limit => Some(calls),
+            () => Some(attempts),
+        };
+        let timer = ResponseTimer::new(now, time_limit, (Role::Client, self.layer.protocol), expired.cloned());
         let timer = if stream { timer.for_stream(end) } else { timer };
         let timer = match request_end {
             Some(request_end) => timer.starting_at_request_end(request_end, end),

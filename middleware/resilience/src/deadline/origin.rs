@@ -17,20 +17,30 @@ pub const DEADLINE_ORIGIN_HEADER: HeaderName = HeaderName::from_static("x-deadli
 
 const OPERATOR: HeaderValue = HeaderValue::from_static("operator");
 
-/// Claim of the caller that its operator chose the timeout; in the extensions of a request. Set
-/// after authentication, and read when the timeout expires.
-#[derive(Debug, Clone, Default)]
-pub(super) struct OriginClaim(Arc<AtomicBool>);
+/// Origin of the timeout that a request brought, by the words of its caller; in the extensions of
+/// the request. Trusted after authentication, and read when the timeout expires.
+#[derive(Debug, Clone)]
+pub(super) struct OriginClaim {
+    by_operator: bool,
+    /// Whether one of our own services is the caller.
+    internal: Arc<AtomicBool>,
+}
 
 impl OriginClaim {
-    /// Returns the claim in these headers, not trusted so far.
-    pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        (headers.get(DEADLINE_ORIGIN_HEADER)? == OPERATOR).then(Self::default)
+    /// Returns the claim in these headers of a request with a timeout, not trusted so far.
+    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
+        let by_operator = headers.get(DEADLINE_ORIGIN_HEADER).is_some_and(|origin| origin == OPERATOR);
+        Self { by_operator, internal: Arc::default() }
     }
 
-    /// Returns whether an authenticated service made the claim.
+    /// Returns whether an authenticated service claims that its operator chose the timeout.
     pub(super) fn is_confirmed(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.by_operator && self.is_internal()
+    }
+
+    /// Returns whether an authenticated service sent the timeout. It counts the expiry itself.
+    pub(super) fn is_internal(&self) -> bool {
+        self.internal.load(Ordering::Relaxed)
     }
 }
 
@@ -51,8 +61,10 @@ pub fn apply_inbound_origin<B>(request: &mut Request<B>) {
     let Some(claim) = request.extensions().get::<OriginClaim>().cloned() else { return };
     let Some(context) = request.extensions_mut().get_mut::<Context>() else { return };
     if context.principal.as_ref().is_some_and(|principal| principal.actor.is_some()) {
-        context.deadline = context.deadline.map(|limit| limit.confirmed(Instant::now()));
-        claim.0.store(true, Ordering::Relaxed);
+        claim.internal.store(true, Ordering::Relaxed);
+        if claim.by_operator {
+            context.deadline = context.deadline.map(|limit| limit.confirmed(Instant::now()));
+        }
     }
 }
 
@@ -81,13 +93,11 @@ mod tests {
                 request.headers_mut().insert(DEADLINE_ORIGIN_HEADER, HeaderValue::from_static(header));
             }
             let claim = OriginClaim::from_headers(request.headers());
-            if let Some(claim) = claim.clone() {
-                request.extensions_mut().insert(claim);
-            }
+            request.extensions_mut().insert(claim.clone());
             apply_inbound_origin(&mut request);
             let limit = Context::of(&request).unwrap().deadline.unwrap();
             assert_eq!(limit.is_evidence(now), evidence, "{actor:?} {header:?}");
-            assert_eq!(claim.is_some_and(|claim| claim.is_confirmed()), evidence, "{actor:?} {header:?}");
+            assert_eq!((claim.is_confirmed(), claim.is_internal()), (evidence, actor.is_some()), "{actor:?} {header:?}");
         }
     }
 

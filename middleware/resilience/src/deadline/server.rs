@@ -165,17 +165,16 @@ where
         // limits only the time to its head.
         let whole = if stream { requested.map(|asked| TimeLimit::caller(now, asked, self.layer.default)) } else { Some(limit) };
         if let Some(context) = request.extensions_mut().get_mut::<context::Context>() {
-            context.deadline = whole;
+            context.deadline = whole.map(TimeLimit::of_request);
         }
         if let Some(whole) = whole {
             trace::record("app.deadline_ms", i64::try_from(whole.remaining(now).as_millis()).unwrap_or(i64::MAX));
         }
-        let timer = ResponseTimer::new(now, limit, (Role::Server, self.layer.protocol), self.layer.timeouts.clone());
+        let timer = ResponseTimer::new(now, limit, (Role::Server, self.layer.protocol), Some(self.layer.timeouts.clone()));
         let mut timer = if stream { timer.for_stream(whole.map(TimeLimit::at)) } else { timer };
         // Not over HTTP, where callers are external.
-        if self.layer.protocol == Protocol::Grpc
-            && let Some(claim) = OriginClaim::from_headers(request.headers())
-        {
+        if self.layer.protocol == Protocol::Grpc && requested.is_some() {
+            let claim = OriginClaim::from_headers(request.headers());
             request.extensions_mut().insert(claim.clone());
             timer = timer.with_claim(claim);
         }

@@ -12,10 +12,12 @@ use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
+use tonic::Code;
 
 use super::{Elapsed, elapsed, expired, origin::OriginClaim};
 use crate::{
-    rejection::{Rejection, reasons},
+    grpc_status,
+    rejection::{Rejection, RejectionExtension, reasons},
     respond::Protocol,
     streams::RequestEnd,
     time_limit::{LimitOrigin, NoEvidence, TimeLimit},
@@ -40,7 +42,8 @@ pub(super) struct ResponseTimer {
     role: Role,
     /// Time limit after the response head.
     body_timeout: BodyTimeout,
-    timeouts: TimeoutCounters,
+    /// `None` if the expiry is counted elsewhere.
+    timeouts: Option<TimeoutCounters>,
 }
 
 /// Counters of expired timeouts, by who chose the time.
@@ -69,6 +72,9 @@ pub(super) enum BodyTimeout {
     Unlimited,
 }
 
+/// The margins of the hops behind a server take less than this part of its time.
+const MARGINS: u32 = 20;
+
 /// Which side enforces the timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -79,8 +85,8 @@ pub(super) enum Role {
 }
 
 impl ResponseTimer {
-    /// Starts a timer that expires at the end of `limit`.
-    pub(super) fn new(now: Instant, limit: TimeLimit, (side, protocol): (Role, Protocol), timeouts: TimeoutCounters) -> Self {
+    /// Starts a timer that expires at the end of `limit` and counts that in `timeouts`.
+    pub(super) fn new(now: Instant, limit: TimeLimit, (side, protocol): (Role, Protocol), timeouts: Option<TimeoutCounters>) -> Self {
         Self {
             sleep: Box::pin(tokio::time::sleep_until(limit.at())),
             limit: limit.remaining(now),
@@ -139,6 +145,8 @@ impl ResponseTimer {
             BodyTimeout::Remaining => Some(self),
             BodyTimeout::Unlimited => None,
             BodyTimeout::Until(end) => {
+                // The end of a stream is the choice of its reader, and no failure.
+                self.timeouts = None;
                 self.limit += end.saturating_duration_since(Instant::now());
                 self.sleep.as_mut().reset(end);
                 Some(self)
@@ -159,14 +167,37 @@ impl ResponseTimer {
             }
         }
         ready!(self.sleep.as_mut().poll(cx));
-        self.count();
+        self.count(false);
         Poll::Ready(())
     }
 
-    fn count(&self) {
+    fn count(&self, by_caller: bool) {
+        let Some(TimeoutCounters { operator, caller }) = &self.timeouts else { return };
+        // A service that sent the timeout counts it.
+        if self.claim.as_ref().is_some_and(OriginClaim::is_internal) {
+            return;
+        }
         let chosen_by = self.no_evidence().and_then(|mark| mark.applies(Instant::now()));
-        let TimeoutCounters { operator, caller } = &self.timeouts;
-        if chosen_by == Some(LimitOrigin::Caller) { caller } else { operator }.increment(1);
+        if by_caller || chosen_by == Some(LimitOrigin::Caller) { caller } else { operator }.increment(1);
+    }
+
+    /// Counts the timeout of a request whose handler noticed it first: by a call under the same
+    /// limit, less a margin, or by one that was not worth a start.
+    fn count_noticed<B>(&self, result: &Result<Response<B>, Rejection>) {
+        if self.role == Role::Client {
+            return;
+        }
+        let (timed_out, by_caller) = match result {
+            Err(rejection) => (*rejection.reason() == reasons::DEADLINE_EXCEEDED, rejection.is_due_to_caller()),
+            Ok(response) => match response.extensions().get::<RejectionExtension>() {
+                Some(RejectionExtension(rejection)) => (*rejection.reason() == reasons::DEADLINE_EXCEEDED, rejection.is_due_to_caller()),
+                None => (grpc_status::from_headers(response.headers()) == Some(Code::DeadlineExceeded), false),
+            },
+        };
+        let left = self.sleep.deadline().saturating_duration_since(Instant::now());
+        if timed_out && (by_caller || left <= self.limit / MARGINS) {
+            self.count(by_caller);
+        }
     }
 }
 
@@ -211,13 +242,14 @@ where
             StateProjection::Running { inner, timer } => {
                 let Some(running) = timer else { unreachable!("future polled after completion") };
                 if running.has_expired_unstarted() {
-                    running.count();
+                    running.count(false);
                     return Poll::Ready(Err(running.mark(expired())));
                 }
                 // A response that is ready counts, however late this poll is.
                 if let Poll::Ready(result) = inner.poll(cx) {
                     let mark = running.no_evidence();
                     let result = result.map_err(|error| running.mark(error.into()));
+                    running.count_noticed(&result);
                     let timer = timer.take().and_then(ResponseTimer::into_body_timer);
                     return Poll::Ready(result.map(|mut response| {
                         if let Some(mark) = mark {

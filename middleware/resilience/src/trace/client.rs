@@ -21,6 +21,7 @@ use crate::{
     grpc_status,
     protocol::Protocol,
     response_outcome::{ResponseOutcome, Role},
+    streams::is_stream,
     time_limit::CALLER_DEADLINE,
 };
 
@@ -82,10 +83,11 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let protocol = self.target.protocol;
         let span = open::start_span(&self.target, &request);
+        let stream = is_stream(&request);
         inject(&span, request.headers_mut());
         let inner = span.in_scope(|| self.inner.call(request));
-        let conclusion = ResponseOutcome::pending(Role::Client(protocol));
-        ResponseFuture { inner, finisher: Some(SpanFinisher { span, protocol, outcome: conclusion, finished: false }) }
+        let outcome = ResponseOutcome::pending(Role::Client(protocol)).of_stream(stream);
+        ResponseFuture { inner, finisher: Some(SpanFinisher { span, protocol, outcome, finished: false }) }
     }
 }
 
@@ -123,8 +125,12 @@ impl SpanFinisher {
                 outcome.error_type()
             }
         };
-        if !error.is_empty() {
-            self.span.record("error.type", &*error);
+        if error.is_empty() || self.outcome.is_ended_by_reader() {
+            return;
+        }
+        self.span.record("error.type", &*error);
+        // A time that the caller chose is no failure of the target.
+        if error != CALLER_DEADLINE {
             self.span.record("otel.status_code", "ERROR");
         }
     }

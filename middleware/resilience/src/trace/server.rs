@@ -99,8 +99,9 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let ServerTraceLayer { protocol, proxies } = &self.layer;
         let scope = RequestScope::for_request(*protocol, proxies, &request);
+        let stream = Context::of(&request).is_some_and(Context::is_stream);
         let inner = scope.run(|| self.inner.call(request));
-        let outcome = ResponseOutcome::pending(Role::Server(*protocol));
+        let outcome = ResponseOutcome::pending(Role::Server(*protocol)).of_stream(stream);
         ResponseFuture { inner, finisher: Some(SpanFinisher { scope, protocol: *protocol, outcome, finished: false }) }
     }
 }
@@ -199,6 +200,9 @@ impl SpanFinisher {
             Protocol::Grpc => {
                 let code = self.outcome.grpc_code();
                 self.scope.record("rpc.status_code", grpc_status::name(code));
+                if self.outcome.is_ended_by_reader() {
+                    return;
+                }
                 if self.outcome.is_caller_timeout() {
                     self.scope.record("error.type", CALLER_DEADLINE);
                 } else if code != Code::Ok {
