@@ -20,10 +20,10 @@ pub const OLDEST_AGE: Metric = Metric::seconds("palisade.outbox.oldest", &[], "A
 /// Publish attempts by outcome.
 pub const PUBLISH_ATTEMPTS: Metric = Metric::counter("palisade.outbox.published", &["outcome"], "Publish attempts of events, by outcome");
 
-/// Registers all series with value 0. A rate would miss the first event of a series that is created
-/// later.
+/// Registers all counters with value 0, because a rate would miss the first event of a series that
+/// is created later, and the gauges as unknown.
 pub fn register() {
-    record_backlog(0, Duration::ZERO);
+    forget_backlog();
     for outcome in OUTCOMES {
         published(outcome).increment(0);
     }
@@ -34,6 +34,13 @@ pub fn register() {
 pub fn record_backlog(events: u64, oldest: Duration) {
     pending().set(events as f64);
     palisade_middleware::gauge!(OLDEST_AGE.name).set(oldest);
+}
+
+/// Sets the gauges of the outbox to NaN: its state is unknown, because it cannot be read or because
+/// another replica reads it.
+pub fn forget_backlog() {
+    pending().set(f64::NAN);
+    palisade_middleware::gauge!(OLDEST_AGE.name).set(f64::NAN);
 }
 
 /// Returns the counter of publish attempts with this outcome.

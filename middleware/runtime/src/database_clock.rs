@@ -60,6 +60,16 @@ impl DatabaseClock {
     }
 }
 
+impl DatabaseClock {
+    /// Sets the offset in the metrics to NaN. The clock itself goes on from its last reading.
+    pub fn read_failed(&self) {
+        // A store in this process has no clock of its own.
+        if self.0.reading.read().is_some() {
+            self.0.offset.0.set(f64::NAN);
+        }
+    }
+}
+
 impl Reading {
     fn at(self, now: Instant) -> OffsetDateTime {
         clock::after(self.server_time, now.saturating_duration_since(self.read_at))

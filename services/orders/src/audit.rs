@@ -81,7 +81,10 @@ pub(crate) async fn run_loop(audit: Audit, config: config::Audit, Run { heartbea
                 metrics::record_audit(report.violations.len(), mismatches, audit.clock.now());
                 heartbeat.success();
             }
-            Err(error) => heartbeat.failure(&error),
+            Err(error) => {
+                metrics::forget_audit();
+                heartbeat.failure(&error);
+            }
         }
     };
     task::run_with_duty_cycle(Duration::from_secs(config.interval_s), stop, check).await;

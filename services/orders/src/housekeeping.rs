@@ -18,6 +18,8 @@ use crate::{
 /// Interval at which the gauges are read from the store. Counters in memory would not survive a
 /// restart.
 const STATS_INTERVAL: Duration = Duration::from_secs(5);
+/// Failed reads in a row after which the gauges are unknown.
+const MISSED_READS: u32 = 3;
 
 /// Housekeeping of a replica.
 #[derive(Clone)]
@@ -48,7 +50,8 @@ impl Housekeeping {
         Ok(())
     }
 
-    /// Updates the gauges of the store periodically until the stop.
+    /// Updates the gauges of the store periodically until the stop. They become NaN when the store
+    /// cannot be read.
     pub async fn run_stats(self, Run { heartbeat, stop }: Run) -> job::Result {
         let updating = async {
             loop {
@@ -61,7 +64,16 @@ impl Housekeeping {
                 if let Ok(stats) = &stats {
                     metrics::record_stats(stats);
                 }
+                let (no_overdue, no_stats) = (overdue.is_err(), stats.is_err());
                 heartbeat.record(overdue.and(stats.map(drop)));
+                if heartbeat.failures() >= MISSED_READS {
+                    if no_overdue {
+                        metrics::forget_overdue();
+                    }
+                    if no_stats {
+                        metrics::forget_stats();
+                    }
+                }
                 sleep(STATS_INTERVAL).await;
             }
         };

@@ -73,8 +73,8 @@ const CHECKS: [&str; 2] = ["orders", "reservations"];
 /// Outcomes of the repair of a reservation.
 pub(crate) const REPAIRS: [&str; 6] = ["consistent", "released", "reserved", "fulfilled", "refused", "unknown"];
 
-/// Describes all metrics and registers all series with value 0. A rate would miss the first event
-/// of a series that is created later.
+/// Describes all metrics and registers all series: counters with value 0, because a rate would miss
+/// the first event of a series that is created later, and gauges of the store as unknown.
 pub fn register() {
     describe(METRICS);
     for outcome in [NEW, REPLAY, CONFLICT, IN_PROGRESS] {
@@ -96,20 +96,15 @@ pub fn register() {
     for outcome in [REVISED, REFUSED] {
         revisions(outcome).increment(0);
     }
-    for status in Status::ALL {
-        in_flight(status).set(0);
-    }
     events::register();
-    for gauge in [oldest_in_flight(), outbox_dead(), quarantined_orders()] {
-        gauge.set(0);
-    }
-    record_overdue(Overdue { keys: 0, events: 0, orders: 0 });
+    forget_stats();
+    forget_overdue();
     DELETED.register();
     for outcome in REPAIRS {
         repairs(outcome).increment(0);
     }
+    forget_audit();
     for check in CHECKS {
-        violations_gauge(check).set(0);
         last_audit(check).set(0);
     }
     for queue in [CREATES, CHANGES] {
@@ -170,6 +165,24 @@ pub(crate) fn record_stats(stats: &Stats) {
     quarantined_orders().set(as_f64(stats.quarantined));
 }
 
+/// Sets the gauges of [`record_stats`] to NaN: a value that was read long ago would look healthy.
+pub(crate) fn forget_stats() {
+    for status in Status::ALL {
+        in_flight(status).set(f64::NAN);
+    }
+    for gauge in [oldest_in_flight(), outbox_dead(), quarantined_orders()] {
+        gauge.set(f64::NAN);
+    }
+    events::forget_backlog();
+}
+
+/// Sets the gauges of [`record_overdue`] to NaN.
+pub(crate) fn forget_overdue() {
+    for collection in ["idempotency_keys", "outbox", "orders"] {
+        overdue_rows(collection).set(f64::NAN);
+    }
+}
+
 /// Sets the numbers of rows past their retention.
 pub(crate) fn record_overdue(overdue: Overdue) {
     overdue_rows("idempotency_keys").set(as_f64(overdue.keys));
@@ -192,6 +205,13 @@ pub(crate) fn record_audit(violations: usize, mismatches: Option<usize>, now: Of
     last_audit("orders").set(now);
     if mismatches.is_some() {
         last_audit("reservations").set(now);
+    }
+}
+
+/// Sets the numbers of violations to NaN: an audit that failed found none, and is not clean.
+pub(crate) fn forget_audit() {
+    for check in CHECKS {
+        violations_gauge(check).set(f64::NAN);
     }
 }
 

@@ -60,6 +60,8 @@ pub async fn run_audit_loop(
     let check = || async move {
         if let Some(audit) = heartbeat.record(store.audit(clock.now()).await) {
             record(&audit, clock.now());
+        } else {
+            metrics::forget_audit();
         }
     };
     task::run_with_duty_cycle(Duration::from_secs(config.interval_s), stop, check).await;

@@ -59,8 +59,8 @@ const RELEASED: &str = "released";
 const REVISED: &str = "revised";
 const FULFILLED: &str = "fulfilled";
 
-/// Describes all metrics and creates every series at 0: a rate ignores the event that creates its
-/// series.
+/// Describes all metrics and registers all series: counters at 0, because a rate ignores the event
+/// that creates its series, and gauges of the store as unknown.
 pub fn register() {
     describe(METRICS);
     for outcome in [NEW, REPLAY, CONFLICT] {
@@ -71,8 +71,9 @@ pub fn register() {
     }
     store::register_ledger_metrics();
     events::register();
-    record_audit(&Audit::default(), OffsetDateTime::UNIX_EPOCH);
-    record_stats(&Stats::default());
+    forget_audit();
+    last_audit().set(0);
+    forget_stats();
     group_commit::register(RESERVES);
     UNREADABLE.register();
     DELETED.register();
@@ -81,10 +82,19 @@ pub fn register() {
 /// Sets the gauges of the store.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub(crate) fn record_stats(stats: &Stats) {
+    set_stats([stats.overdue_keys, stats.overdue_reservations, stats.quarantined].map(|count| count as f64));
+}
+
+/// Sets the gauges of [`record_stats`] to NaN: a value that was read long ago would look healthy.
+pub(crate) fn forget_stats() {
+    set_stats([f64::NAN; 3]);
+}
+
+fn set_stats([overdue_keys, overdue_reservations, quarantined]: [f64; 3]) {
     let overdue = |collection: &'static str| palisade_middleware::gauge!("palisade.store.overdue_rows", "collection" => collection);
-    overdue("idempotency_keys").set(stats.overdue_keys as f64);
-    overdue("reservations").set(stats.overdue_reservations as f64);
-    palisade_middleware::gauge!("palisade.store.quarantined_rows", "collection" => "reservations").set(stats.quarantined as f64);
+    overdue("idempotency_keys").set(overdue_keys);
+    overdue("reservations").set(overdue_reservations);
+    palisade_middleware::gauge!("palisade.store.quarantined_rows", "collection" => "reservations").set(quarantined);
 }
 
 /// Records a request with an idempotency key by its [`key_outcome`] or [`adjustment_key_outcome`].
@@ -129,19 +139,35 @@ pub(crate) fn record_fulfilment() {
     reservations(FULFILLED).increment(1);
 }
 
-/// Records the result of an audit at `now`.
+/// Records the result of an audit at `now`. Without violations, but with rows that it could not
+/// read, their number is unknown, not 0.
 #[expect(clippy::cast_precision_loss, reason = "units are far below 2^52")]
 pub(crate) fn record_audit(audit: &Audit, now: OffsetDateTime) {
-    palisade_middleware::gauge!("palisade.invariant.violations", "check" => "stock").set(audit.violations.len() as f64);
+    let unknown = audit.violations.is_empty() && audit.unreadable > 0;
+    let violations = if unknown { f64::NAN } else { audit.violations.len() as f64 };
+    let units = [audit.available_units, audit.held_units, audit.confirmed_units];
+    set_audit(violations, units.map(|units| units as f64), [audit.out_of_stock_products, audit.overdue_holds].map(|count| count as f64));
     if audit.unreadable == 0 {
-        let now = Duration::from_secs(now.unix_timestamp().unsigned_abs());
-        palisade_middleware::gauge!("palisade.invariant.last_audit", "check" => "stock").set(now);
+        last_audit().set(Duration::from_secs(now.unix_timestamp().unsigned_abs()));
     }
-    for (state, count) in [("available", audit.available_units), ("reserved", audit.held_units), ("sold", audit.confirmed_units)] {
-        units(state).set(count as f64);
+}
+
+/// Sets the gauges of [`record_audit`] to NaN: a failed audit found nothing, and is not clean.
+pub(crate) fn forget_audit() {
+    set_audit(f64::NAN, [f64::NAN; 3], [f64::NAN; 2]);
+}
+
+fn set_audit(violations: f64, units: [f64; 3], [out_of_stock, overdue_holds]: [f64; 2]) {
+    palisade_middleware::gauge!("palisade.invariant.violations", "check" => "stock").set(violations);
+    for (state, count) in ["available", "reserved", "sold"].into_iter().zip(units) {
+        palisade_middleware::gauge!("palisade.stock.units", "state" => state).set(count);
     }
-    palisade_middleware::gauge!("palisade.stock.out_products").set(audit.out_of_stock_products as f64);
-    palisade_middleware::gauge!("palisade.stock.overdue_holds").set(audit.overdue_holds as f64);
+    palisade_middleware::gauge!("palisade.stock.out_products").set(out_of_stock);
+    palisade_middleware::gauge!("palisade.stock.overdue_holds").set(overdue_holds);
+}
+
+fn last_audit() -> Gauge {
+    palisade_middleware::gauge!("palisade.invariant.last_audit", "check" => "stock")
 }
 
 /// Returns the label value for the outcome of an idempotency key.
@@ -169,10 +195,6 @@ fn idempotency_requests(outcome: &'static str) -> Counter {
 
 fn reservations(outcome: &'static str) -> Counter {
     palisade_middleware::counter!("palisade.stock.reservations", "outcome" => outcome)
-}
-
-fn units(state: &'static str) -> Gauge {
-    palisade_middleware::gauge!("palisade.stock.units", "state" => state)
 }
 
 #[cfg(test)]

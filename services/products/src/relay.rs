@@ -59,7 +59,12 @@ fn pending_change(event: &Event) -> Result<PendingChange, Error> {
 impl Outbox for ProductsOutbox {
     async fn lease(&self, relay: Uuid, destination: Destination, lease: Duration) -> Result<Lease, Error> {
         let now = self.clock.now();
-        Ok(self.store.lease_relay(relay, destination, now, clock::after(now, lease)).await?)
+        let lease = self.store.lease_relay(relay, destination, now, clock::after(now, lease)).await;
+        if !matches!(lease, Ok(Lease::Held)) {
+            // The backlog is read by the replica with the lease.
+            metrics::forget_backlog();
+        }
+        Ok(lease?)
     }
 
     async fn fetch_unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {

@@ -71,8 +71,13 @@ pub fn start(config: &Config, verifier: Arc<Verifier>, process: &Process) -> any
         let (store, clock) = probed.clone();
         async move {
             let asked = Instant::now();
-            if let Some(now) = store.ping().await.map_err(|error| error.to_string())? {
-                clock.synchronize(now, asked);
+            match store.ping().await {
+                Ok(Some(now)) => clock.synchronize(now, asked),
+                Ok(None) => {}
+                Err(error) => {
+                    clock.read_failed();
+                    return Err(error.to_string());
+                }
             }
             Ok(())
         }

@@ -30,6 +30,8 @@ const CLEANUP_BATCH: u32 = 500;
 
 /// Interval at which the gauges are read from the store.
 const STATS_INTERVAL: Duration = Duration::from_secs(5);
+/// Failed reads in a row after which the gauges are unknown.
+const MISSED_READS: u32 = 3;
 
 /// Interval of the deletion of rows past their retention.
 const CLEANUP_INTERVAL: Duration = Duration::from_mins(1);
@@ -99,7 +101,8 @@ pub async fn run_cleanup(
     Ok(())
 }
 
-/// Updates the gauges of the store periodically until the stop.
+/// Updates the gauges of the store periodically until the stop. They become NaN when the store
+/// cannot be read.
 pub async fn run_stats(
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -111,6 +114,8 @@ pub async fn run_stats(
             let settled_before = retention.map_or(OffsetDateTime::UNIX_EPOCH, |retention| clock::before(clock.now(), retention));
             if let Some(stats) = heartbeat.record(store.stats(clock.now(), settled_before).await) {
                 metrics::record_stats(&stats);
+            } else if heartbeat.failures() >= MISSED_READS {
+                metrics::forget_stats();
             }
             sleep(STATS_INTERVAL).await;
         }
