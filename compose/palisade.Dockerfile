@@ -9,5 +9,5 @@ FROM debian:12-slim
 COPY --from=build /palisade /usr/local/bin/
 COPY compose/keys.sh /usr/local/bin/
 # The user id of the other images. A new volume inherits the owner of its mount point.
-RUN install -d -o 65532 -g 65532 /keys /keys/gateway /keys/orders /keys/operator /keys/public
+RUN install -d -o 65532 -g 65532 /keys /keys/gateway /keys/orders /keys/operator /keys/public /keys/probe
 USER 65532:65532

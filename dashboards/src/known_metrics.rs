@@ -23,8 +23,9 @@ pub struct KnownMetric {
 
 /// External metrics: name and labels. Kept short because the dashboards are about Palisade's own
 /// metrics.
-const EXTERNAL_METRICS: [(&str, &[&str]); 18] = [
+const EXTERNAL_METRICS: [(&str, &[&str]); 19] = [
     ("up", &TARGET_LABELS),
+    ("probe_success", &TARGET_LABELS),
     ("scrape_duration_seconds", &TARGET_LABELS),
     ("scrape_samples_scraped", &TARGET_LABELS),
     ("scrape_samples_post_metric_relabeling", &TARGET_LABELS),
@@ -52,7 +53,7 @@ const SPAN_LABELS_OF_BUCKETS: &[&str] = &["service_name", "span_name", "span_kin
 const SCRAPE_PREFIXES: [&str; 2] = ["up", "scrape_"];
 
 /// Series of the recording rules that dashboards use, with the label `slo`.
-const RECORDED_SERIES: [&str; 3] = ["slo:objective:ratio", "slo:errors:ratio_rate1h", "slo:errors:ratio_rate30d"];
+const RECORDED_SERIES: [&str; 3] = ["slo:objective:ratio", "slo:errors:ratio_rate1h", "slo:error_budget:remaining_ratio"];
 
 /// Returns every metric of the middleware and the services, without duplicates.
 pub fn catalog() -> Vec<&'static Metric> {

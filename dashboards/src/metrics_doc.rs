@@ -20,7 +20,7 @@ const ALL: &str = "all";
 const CALLERS: &str = "gateway, orders";
 const STORES: &str = "orders, products";
 
-const GROUPS: [Group; 16] = [
+const GROUPS: [Group; 17] = [
     Group { title: "HTTP server", names: &["http.server."], exposed_by: "gateway" },
     Group { title: "gRPC server", names: &["rpc.server.", "palisade.rpc.server."], exposed_by: STORES },
     Group { title: "gRPC client", names: &["rpc.client.", "grpc.client."], exposed_by: CALLERS },
@@ -48,6 +48,7 @@ const GROUPS: [Group; 16] = [
         names: &["palisade.connections.", "palisade.streams.", "palisade.faults.", "palisade.panics", "palisade.job."],
         exposed_by: ALL,
     },
+    Group { title: "Readiness", names: &["palisade.ready", "palisade.dependency."], exposed_by: ALL },
     Group { title: "Service discovery", names: &["palisade.discovery."], exposed_by: CALLERS },
     Group { title: "Registration", names: &["palisade.registration."], exposed_by: STORES },
     Group {

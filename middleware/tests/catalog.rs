@@ -39,8 +39,8 @@ static METHODS: [Method; 3] = [
     Method::http("GET", "/secrets", Access::Scope("secrets:read")),
 ];
 
-/// Recorded elsewhere: process start, accept loop, registration, and readers of keys and revocation
-/// lists.
+/// Recorded elsewhere: process start, accept loop, readiness, registration, and readers of keys and
+/// revocation lists.
 const ELSEWHERE: &[&str] = &[
     "build.info",
     "palisade.connections.closed",
@@ -51,6 +51,8 @@ const ELSEWHERE: &[&str] = &[
     "palisade.revocation_list.reloads",
     "palisade.tls.certificate.expiry",
     "palisade.tls.reloads",
+    "palisade.ready",
+    "palisade.dependency.up",
     "palisade.registration.up",
     "palisade.registration.changes",
     "palisade.log.records",

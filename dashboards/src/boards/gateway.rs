@@ -193,11 +193,12 @@ fn rejected_requests() -> [Panel; 4] {
             .query(
                 gateway_metric("palisade.requests.shed").rate().sum_by(["job", "reason"]).or_zero(&every_process().is("job", "gateway")),
             ),
-        timeseries("Revoked tokens / s")
-            .description("Requests rejected because their token is revoked.")
-            .remediation("A stolen or outdated token is in use: the log has the subject.")
+        timeseries("Rejected tokens / s")
+            .description("Requests rejected by authentication, by reason.")
+            .remediation("`unknown_key`, `keys_unavailable`, `unknown_issuer` for all users: the issuer or `auth.issuers` changed.")
             .unit(unit::REQUESTS)
-            .query(gateway_metric("palisade.auth.tokens.revoked").rate().sum_by(["job"]).or_zero(&every_process().is("job", "gateway"))),
+            .runbook("AuthLockout")
+            .query(gateway_metric("palisade.auth.rejections").rate().sum_by(["job", "reason"])),
         timeseries("JWKS refreshes / s")
             .description("JWKS refreshes by outcome. During failures the known keys stay in use.")
             .remediation("`failed`: the issuer's JWKS cannot be read. Tokens signed with new keys are rejected.")

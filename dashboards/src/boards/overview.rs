@@ -23,8 +23,9 @@ pub(super) fn dashboard() -> Dashboard {
 fn current_status() -> [Panel; 8] {
     let open = metric("palisade.breaker.state").now().above(0.0).count_by([]).or_zero(&metric("palisade.breaker.state"));
     let oldest = metric("palisade.saga.oldest_in_flight").now().max_by([]);
-    let sagas = metric("palisade.saga.in_flight").now().sum_by([]);
-    let broken = metric("palisade.invariant.violations").now().sum_by([]);
+    // All replicas read the same store, and one that cannot read it shows NaN.
+    let sagas = metric("palisade.saga.in_flight").now().max_by(["state"]).sum_by([]);
+    let broken = metric("palisade.invariant.violations").now().max_by([]);
     let faults = metric("palisade.faults.active").now().sum_by([]);
     let firing = external_metric("ALERTS").is("alertstate", "firing").now().count_by([]).or_zero(&every_process());
     [
@@ -89,7 +90,6 @@ fn current_status() -> [Panel; 8] {
 }
 
 fn users() -> [Panel; 5] {
-    let errors_30d = external_metric("slo:errors:ratio_rate30d").now().max_by(["slo"]);
     let errors_1h = external_metric("slo:errors:ratio_rate1h").now().max_by(["slo"]);
     let latency = |quantile| http_requests().quantile(quantile, []);
     [
@@ -122,11 +122,14 @@ fn users() -> [Panel; 5] {
             .query(latency(0.99).legend_prefix("p99"))
             .sized(6, 6),
         stat("30-day error budget left")
-            .description("Remaining 30-day error budget of each SLO, all jobs. Below 0 the objective is missed.")
+            .description(
+                "Remaining error budget of 30 days of each SLO, all jobs, at the request rate so far. Below 0 the objective is missed; \
+                    -100 % is the end of the scale.",
+            )
             .remediation("Prioritise reliability over features until it recovers.")
             .share_of_good(0.5, 0.0)
             .runbook("ErrorBudgetBurnSlow")
-            .query((errors_30d / objective().complement()).complement())
+            .query(external_metric("slo:error_budget:remaining_ratio").now().max_by(["slo"]))
             .sized(4, 6),
         stat("Burn rate 1 h")
             .description("Error budget burn rate over 1 hour. 1 spends the budget in exactly 30 days, 14.4 in two.")

@@ -276,12 +276,14 @@ fn credentials() -> [Panel; 10] {
             .remediation("`failed`: the old certificate stays in use until it expires. The log names the file.")
             .unit(unit::PER_SECOND)
             .query(rate_by_label("palisade.tls.reloads", "outcome")),
-        stat("Active fault rules")
-            .description("Active fault injection rules. Normally 0.")
-            .remediation("`GET /faults` on the admin port lists them, `DELETE /faults` removes them.")
+        stat("Fault rules, manual breakers")
+            .description("Active fault injection rules, and breakers in a manual mode. Normally 0.")
+            .remediation("`GET /faults` on the admin port lists the rules, `DELETE /faults` removes them. `PUT /breakers/{target}` resets.")
             .unit(unit::COUNT)
             .limit(1.0)
-            .query(metric("palisade.faults.active").now().sum_by(["job"])),
+            .runbook("BreakerManual")
+            .query(metric("palisade.faults.active").now().sum_by(["job"]).legend_prefix("rules"))
+            .query(metric("palisade.breaker.manual").now().sum_by(["job"]).legend_prefix("manual")),
         timeseries("Faults injected / s")
             .description("Requests with an injected fault, by kind.")
             .remediation("Expected during a fault injection test. Otherwise `DELETE /faults`.")

@@ -4,7 +4,7 @@
 use super::every_process;
 use crate::{
     dashboard::Dashboard,
-    panel::{Panel, stacked_timeseries, stat, table, timeseries, unit},
+    panel::{Color, Panel, stacked_timeseries, stat, state_timeline, table, timeseries, unit},
     query::{external_metric, metric},
 };
 
@@ -13,11 +13,34 @@ const PROCESS: [&str; 2] = ["job", "instance"];
 pub(super) fn dashboard() -> Dashboard {
     let about = "Resource saturation of the processes and completeness of their telemetry.";
     Dashboard::new("runtime", "Palisade / 7 Runtime and telemetry", about)
+        .row("Readiness", readiness())
         .row("Process", process())
         .row("Tokio", tokio())
         .row("Background jobs", jobs())
         .row("Spans and logs", pipeline())
         .row("Scrapes", scrapes())
+}
+
+const READY_STATES: &[(u8, &str, Color)] = &[(0, "no", Color::Red), (1, "yes", Color::Green)];
+
+fn readiness() -> [Panel; 2] {
+    [
+        state_timeline("Ready")
+            .description("Whether a replica accepts requests.")
+            .remediation("`/readyz` on the admin port has the failed dependency and the reason.")
+            .unit(unit::COUNT)
+            .values(READY_STATES)
+            .runbook("NotReady")
+            .query(metric("palisade.ready").now().max_by(PROCESS)),
+        state_timeline("Failing dependencies")
+            .description("Stores, upstreams, brokers and background jobs whose probes fail on a replica.")
+            .remediation("`required=true`: the replica accepts no requests. Otherwise it works without.")
+            .unit(unit::COUNT)
+            .values(READY_STATES)
+            .runbook("DependencyDown")
+            .query(metric("palisade.dependency.up").now().min_by(["job", "dependency", "required"])),
+    ]
+    .map(|panel| panel.sized(12, 8))
 }
 
 fn process() -> [Panel; 8] {

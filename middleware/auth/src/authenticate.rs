@@ -86,14 +86,20 @@ where
         }
         let token = match bearer(request.headers()) {
             Ok(token) => token,
-            Err(rejection) => return ResponseFuture::rejected(rejection),
+            Err(rejection) => {
+                self.verifier.count_rejection(&rejection);
+                return ResponseFuture::rejected(rejection);
+            }
         };
         match self.verifier.verify_now(token) {
             Ok(principal) => {
                 set_principal(&mut request, &self.verifier, &principal);
                 ResponseFuture::Ready { future: self.inner.call(request) }
             }
-            Err(VerifyError::Rejected(rejection)) => ResponseFuture::rejected(rejection),
+            Err(VerifyError::Rejected(rejection)) => {
+                self.verifier.count_rejection(&rejection);
+                ResponseFuture::rejected(rejection)
+            }
             Err(VerifyError::UnknownKey(_)) => {
                 // Rare path: the JWKS has to be fetched first. The clone stays in `self`, and the
                 // service that was polled ready moves into the future.
@@ -103,7 +109,7 @@ where
                 let mut inner = std::mem::replace(&mut self.inner, clone);
                 ResponseFuture::RefreshingKeys {
                     future: Box::pin(async move {
-                        let principal = verifier.verify(&token).await?;
+                        let principal = verifier.verify(&token).await.inspect_err(|rejection| verifier.count_rejection(rejection))?;
                         set_principal(&mut request, &verifier, &principal);
                         inner.call(request).await.map_err(Into::into)
                     }),

@@ -10,6 +10,7 @@ mod internal_token;
 mod issuer;
 pub mod jwks;
 pub mod keys;
+mod rejection_counters;
 mod revocations;
 mod verifier;
 

@@ -11,6 +11,7 @@ use super::{
     INTERNAL_TYPE, Issuer, Principal, Revocations,
     claims::{Claims, TokenHeader},
     issuer::Issuers,
+    rejection_counters::RejectionCounters,
 };
 use palisade_resilience::{
     clock::Clock,
@@ -32,6 +33,8 @@ const CACHED_TOKENS: u64 = 10_000;
 const MAX_INTERNAL_LIFETIME: i64 = 60;
 /// JOSE `typ` of user tokens (RFC 7519, RFC 9068 section 4), compared without case.
 const USER_TYPES: [&str; 3] = ["JWT", "at+jwt", "application/at+jwt"];
+/// Detail of the rejection of a revoked token.
+pub(super) const REVOKED: &str = "the token is revoked";
 /// Longest time between two checks of an open stream.
 const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -59,6 +62,7 @@ pub struct Verifier {
     cache: Cache<[u8; 32], Cached, FxBuildHasher>,
     revocations: Option<Arc<dyn Revocations>>,
     revoked: metrics::Counter,
+    rejections: RejectionCounters,
 }
 
 #[derive(Debug, Clone)]
@@ -92,7 +96,7 @@ impl Verifier {
         let issuers = Issuers::new(issuers)?;
         let cache = Cache::builder().max_capacity(CACHED_TOKENS).time_to_live(CACHE_TTL).build_with_hasher(FxBuildHasher);
         let revoked = palisade_resilience::counter!("palisade.auth.tokens.revoked");
-        Ok(Self { issuers, clock, cache, revocations: None, revoked })
+        Ok(Self { issuers, clock, cache, revocations: None, revoked, rejections: RejectionCounters::new() })
     }
 
     /// Rejects tokens that `revocations` lists. Checked for every request.
@@ -146,6 +150,11 @@ impl Verifier {
         }
         self.revoked.increment(1);
         Err(VerifyError::Rejected(revoked()))
+    }
+
+    /// Counts a request that authentication rejected.
+    pub(super) fn count_rejection(&self, rejection: &Rejection) {
+        self.rejections.count(rejection);
     }
 
     fn is_revoked(&self, principal: &Principal) -> bool {
@@ -287,7 +296,7 @@ fn invalid_token(cause: &str) -> Rejection {
 }
 
 fn revoked() -> Rejection {
-    challenge(Rejection::new(&reasons::UNAUTHENTICATED, "the token is revoked"), "invalid_token")
+    challenge(Rejection::new(&reasons::UNAUTHENTICATED, REVOKED), "invalid_token")
 }
 
 fn expired() -> Rejection {

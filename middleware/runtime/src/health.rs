@@ -47,6 +47,8 @@ struct State {
     dependencies: RwLock<Vec<Dependency>>,
     draining: AtomicBool,
     ready: watch::Sender<bool>,
+    /// `palisade.ready`.
+    shown: metrics::Gauge,
 }
 
 /// Last probe result of a dependency.
@@ -61,6 +63,9 @@ pub struct Dependency {
     /// Reason of the failure. Never contains an address or the text of a driver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// `palisade.dependency.up`.
+    #[serde(skip)]
+    up: metrics::Gauge,
 }
 
 /// Body of `/readyz`.
@@ -76,7 +81,10 @@ pub struct Report {
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self(Arc::new(State { dependencies: RwLock::default(), draining: AtomicBool::new(false), ready: watch::Sender::new(false) }))
+        let shown = palisade_resilience::gauge!("palisade.ready");
+        shown.set(0.0);
+        let (dependencies, draining, ready) = (RwLock::default(), AtomicBool::new(false), watch::Sender::new(false));
+        Self(Arc::new(State { dependencies, draining, ready, shown }))
     }
 }
 
@@ -89,8 +97,11 @@ impl Readiness {
         Fut: Future<Output = Result<(), String>> + Send,
     {
         let index = {
+            let required_label = if required { "true" } else { "false" };
+            let up = palisade_resilience::gauge!("palisade.dependency.up", "dependency" => name, "required" => required_label);
+            up.set(0.0);
             let mut dependencies = self.0.dependencies.write();
-            dependencies.push(Dependency { name, required, ok: false, reason: Some("not probed yet".to_owned()) });
+            dependencies.push(Dependency { name, required, ok: false, reason: Some("not probed yet".to_owned()), up });
             dependencies.len() - 1
         };
         self.publish();
@@ -135,6 +146,7 @@ impl Readiness {
             if dependency.ok != ok {
                 tracing::info!(dependency = dependency.name, ok, reason = reason.as_deref().unwrap_or(""), "dependency status changed");
             }
+            dependency.up.set(f64::from(u8::from(ok)));
             dependency.ok = ok;
             dependency.reason = reason;
         }
@@ -149,6 +161,7 @@ impl Readiness {
 
     fn publish(&self) {
         let ready = self.report().ready;
+        self.0.shown.set(f64::from(u8::from(ready)));
         self.0.ready.send_if_modified(|last| std::mem::replace(last, ready) != ready);
     }
 

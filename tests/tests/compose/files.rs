@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use palisade_tests::files::{read, repository, texts, yaml};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::stack::{Mount, Service, service, services};
 
@@ -15,7 +15,9 @@ fn mounted_files_exist_in_repository() {
         assert!(mount.path().exists(), "{} is missing", mount.path().display());
         assert!(mount.read_only, "{} is mounted writable", mount.source);
     }
-    for (name, flag) in [("prometheus", "--config.file="), ("alertmanager", "--config.file="), ("jaeger", "--config=")] {
+    for (name, flag) in
+        [("prometheus", "--config.file="), ("alertmanager", "--config.file="), ("blackbox", "--config.file="), ("jaeger", "--config=")]
+    {
         let service = service(name);
         let command = texts(&service.settings["command"]);
         let file = command.iter().find_map(|argument| argument.strip_prefix(flag)).unwrap();
@@ -48,16 +50,30 @@ fn prometheus_targets_exist_in_stack() {
     for scrape in prometheus["scrape_configs"].as_array().unwrap() {
         let job = scrape["job_name"].as_str().unwrap();
         jobs.insert(job);
+        let probe = scrape["metrics_path"] == "/probe";
+        if probe {
+            let exporter = scrape["relabel_configs"].as_array().unwrap().last().unwrap();
+            assert_eq!((&exporter["target_label"], &exporter["replacement"]), (&json!("__address__"), &json!("blackbox:9115")));
+            assert!(probe_modules().contains(scrape["params"]["module"][0].as_str().unwrap()), "{job}");
+        }
         for target in targets(scrape) {
+            let url = target.strip_prefix("http://").filter(|_| probe);
+            let target = url.map_or(target.as_str(), |url| url.split('/').next().unwrap());
             let (host, port) = target.split_once(':').unwrap();
             let host = if host == "localhost" { "prometheus" } else { host };
             assert!(listens(host, port), "{job}: nothing listens at {target}");
         }
     }
-    assert!(["gateway", "products", "orders", "jaeger"].iter().all(|job| jobs.contains(job)), "{jobs:?}");
+    assert!(["gateway", "products", "orders", "jaeger", "probe-ready", "probe-read"].iter().all(|job| jobs.contains(job)), "{jobs:?}");
     let alertmanagers: Vec<_> = prometheus["alerting"]["alertmanagers"].as_array().unwrap().iter().flat_map(targets).collect();
     assert_eq!(alertmanagers, ["alertmanager:9093"]);
     assert!(listens("alertmanager", "9093"));
+}
+
+/// Returns the modules that the blackbox exporter knows.
+fn probe_modules() -> BTreeSet<String> {
+    let modules = yaml(&repository().join("compose/blackbox/blackbox.yml"));
+    modules["modules"].as_object().unwrap().keys().cloned().collect()
 }
 
 fn targets(scrape: &Value) -> Vec<String> {

@@ -24,15 +24,18 @@ fn verifier_with(keys: JwksSource) -> Arc<Verifier> {
     Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))).unwrap())
 }
 
-fn token(key: &SigningKey) -> String {
-    let token = UserToken {
+fn claims(issuer: &str) -> UserToken {
+    UserToken {
         subject: "alice".to_owned(),
         scope: String::new(),
-        issuer: "idp".to_owned(),
+        issuer: issuer.to_owned(),
         audience: "shop".to_owned(),
         lifetime: std::time::Duration::from_mins(1),
-    };
-    mint_user_token(&token, key, NOW.unix_timestamp()).unwrap()
+    }
+}
+
+fn token(key: &SigningKey) -> String {
+    mint_user_token(&claims("idp"), key, NOW.unix_timestamp()).unwrap()
 }
 
 /// Sends a request with these `authorization` headers; returns the subject that the handler of
@@ -77,6 +80,30 @@ async fn authenticate_requires_exactly_one_bearer_token() {
         assert_eq!(refused.reason(), reason, "{headers:?}");
         let (name, value) = &refused.headers()[0];
         assert_eq!((name, value.to_str().unwrap()), (&header::WWW_AUTHENTICATE, challenge), "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn rejections_are_counted_by_reason() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let (key, other) = (fresh_key(), fresh_key());
+    let verifier = verifier_with(JwksSource::fixed(vec![key.trusted().unwrap()]));
+    let minted = |token: &UserToken, at: i64| format!("Bearer {}", mint_user_token(token, &key, at).unwrap());
+    let good = minted(&claims("idp"), NOW.unix_timestamp());
+    for (headers, reason) in [
+        (vec![], "missing"),
+        (vec![good.clone(), good.clone()], "repeated"),
+        (vec![minted(&claims("idp"), NOW.unix_timestamp() - 3_600)], "expired"),
+        (vec![minted(&claims("elsewhere"), NOW.unix_timestamp())], "unknown_issuer"),
+        (vec![format!("Bearer {}", token(&other))], "unknown_key"),
+        (vec![format!("{}AAAA", &good[..good.len() - 4])], "signature"),
+        (vec!["Bearer x".to_owned()], "invalid"),
+    ] {
+        let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+        authenticated_subject(&verifier, &PROTECTED, &headers).await.unwrap_err();
+        let shown = recorder.handle().render();
+        assert!(shown.lines().any(|line| line.contains(&format!("reason=\"{reason}\"")) && line.ends_with(" 1")), "{reason}: {shown}");
     }
 }
 

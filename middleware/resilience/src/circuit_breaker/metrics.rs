@@ -27,9 +27,13 @@ const TRANSITIONS: [(&str, Cause); 15] = [
     ("would_open", Cause::ConsecutiveFailures),
 ];
 
+/// `scope` of the breaker of a target.
+const TARGET: &str = "target";
+
 /// Metric handles of one breaker, looked up once.
 pub(super) struct Metrics {
     state: metrics::Gauge,
+    manual: metrics::Gauge,
     failure_ratio: metrics::Gauge,
     slow_ratio: metrics::Gauge,
     window_calls: metrics::Gauge,
@@ -60,7 +64,7 @@ impl SeriesLabels {
 
 impl Metrics {
     pub(super) fn for_target(target: &'static str) -> Self {
-        let owner = SeriesLabels { target, breaker: "target", endpoint: "".into() };
+        let owner = SeriesLabels { target, breaker: TARGET, endpoint: "".into() };
         Self::new(&owner, |name| owner.gauge(name))
     }
 
@@ -84,6 +88,8 @@ impl Metrics {
         };
         Self {
             state: gauge("palisade.breaker.state"),
+            // Only the breaker of a target can be operated.
+            manual: if *breaker == TARGET { crate::gauge!("palisade.breaker.manual", "target" => *target) } else { metrics::Gauge::noop() },
             failure_ratio: gauge("palisade.breaker.failure_ratio"),
             slow_ratio: gauge("palisade.breaker.slow_ratio"),
             window_calls: gauge("palisade.breaker.window_calls"),
@@ -100,8 +106,10 @@ impl Metrics {
         }
     }
 
-    /// Sets the state gauge: 0 admits calls, 1 rejects them, 2 admits probes.
+    /// Sets the state gauge: 0 admits calls, 1 rejects them, 2 admits probes. Shows whether an
+    /// operator chose the state.
     pub(super) fn set_state(&self, state: State) {
+        self.manual.set(u32::from(matches!(state, State::Disabled | State::MetricsOnly | State::ForcedOpen)));
         self.state.set(match state {
             State::Closed | State::Disabled | State::MetricsOnly => 0,
             State::Open | State::ForcedOpen => 1,

@@ -160,6 +160,11 @@ pub static CATALOG: &[Metric] = &[
     Metric::counter("palisade.retry.budget.exhausted", &["target"], "Retries denied by the retry budget"),
     Metric::counter("palisade.retries.denied", &["target", "reason"], "Failed attempts that were not retried, by reason"),
     Metric::gauge("palisade.breaker.state", &["target", "scope", "endpoint"], "Circuit breaker state: 0 closed, 1 open, 2 half-open"),
+    Metric::gauge(
+        "palisade.breaker.manual",
+        &["target"],
+        "1 while the circuit breaker does not decide by itself: forced open, disabled, or metrics only",
+    ),
     Metric::counter(
         "palisade.breaker.transitions",
         &["target", "scope", "endpoint", "to", "reason"],
@@ -185,7 +190,7 @@ pub static CATALOG: &[Metric] = &[
     Metric::counter(
         "palisade.request.timeouts",
         &["target", "kind"],
-        "Timeouts, by kind: calls (deadline), attempts (attempt), or a time that the caller chose (caller)",
+        "Timeouts, each counted once where its time was set, by kind: calls (deadline), attempts (attempt), times of callers (caller)",
     ),
     Metric::durations("palisade.deadline.remaining", &[], "Remaining time of inbound requests with a deadline, seconds"),
     Metric::counter("palisade.grpc_timeout.parse_errors", &[], "Requests with an invalid grpc-timeout header"),
@@ -207,6 +212,13 @@ pub static CATALOG: &[Metric] = &[
         &["outcome"],
         "Revocation list reloads, by outcome; if the file is unreadable the old list stays in use",
     ),
+    Metric::gauge("palisade.ready", &[], "1 while the service accepts requests (readiness), else 0"),
+    Metric::gauge(
+        "palisade.dependency.up",
+        &["dependency", "required"],
+        "1 while probes of a dependency or a background job succeed, by whether readiness requires it",
+    ),
+    Metric::counter("palisade.auth.rejections", &["reason"], "Requests rejected by authentication, by reason"),
     Metric::counter("palisade.auth.tokens.revoked", &[], "Requests rejected because of a revoked token"),
     Metric::gauge("palisade.streams.open", &["protocol"], "Open streams, by protocol"),
     Metric::counter("palisade.streams.ended", &["protocol", "reason"], "Ended streams, by protocol and reason"),
