@@ -122,7 +122,7 @@ where
 /// Stores the principal in the context of the request.
 fn set_principal<B>(request: &mut Request<B>, verifier: &Arc<Verifier>, principal: &Arc<Principal>) {
     let Some(context) = request.extensions_mut().get_mut::<Context>() else { return };
-    context.principal = Some(principal.clone());
+    context.authenticate(principal.clone());
     if context.is_stream() {
         guard_stream(request, verifier, principal);
     }

@@ -1,6 +1,8 @@
 //! Request context: created once at the edge of the process, used by all layers and by outbound
 //! calls.
 
+#[cfg(feature = "opentelemetry")]
+mod facts;
 mod principal;
 mod request_id;
 mod subject;
@@ -12,6 +14,8 @@ use tokio::{task::futures::TaskLocalFuture, time::Instant};
 
 use crate::{method_table::Method, priority::Priority, rejection::Rejection, time_limit::TimeLimit};
 
+#[cfg(feature = "opentelemetry")]
+pub use facts::Facts;
 pub use principal::Principal;
 pub use request_id::RequestId;
 pub use subject::{InvalidSubject, MAX_PREFIX_CHARS, MAX_SUB_CHARS, MAX_SUBJECT_CHARS, Subject};
@@ -37,6 +41,9 @@ pub struct Context {
     /// `grpc-previous-rpc-attempts` of the inbound call (gRFC A6). Above 0 the caller is retrying
     /// already, so this service does not.
     pub previous_attempts: u32,
+    /// Facts for the record of the request, if it gets one.
+    #[cfg(feature = "opentelemetry")]
+    pub facts: Option<Arc<Facts>>,
 }
 
 impl Context {
@@ -50,6 +57,8 @@ impl Context {
             method: None,
             priority: Priority::Default,
             previous_attempts: 0,
+            #[cfg(feature = "opentelemetry")]
+            facts: None,
         }
     }
 
@@ -58,6 +67,23 @@ impl Context {
     pub fn on_behalf_of(mut self, principal: Arc<Principal>) -> Self {
         self.principal = Some(principal);
         self
+    }
+
+    /// Sets the authenticated caller of the request.
+    pub fn authenticate(&mut self, principal: Arc<Principal>) {
+        #[cfg(feature = "opentelemetry")]
+        if let Some(facts) = &self.facts {
+            facts.set_principal(&principal);
+        }
+        self.principal = Some(principal);
+    }
+
+    /// Notes the last called service for the record of the request.
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) fn note_upstream(&self, target: &Arc<str>) {
+        if let Some(facts) = &self.facts {
+            facts.set_upstream(target);
+        }
     }
 
     /// Shortens the deadline to a time that this process chose: the earlier of the two applies.

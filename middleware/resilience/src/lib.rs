@@ -55,6 +55,7 @@ pub mod filter;
 pub mod grpc_status;
 pub mod jitter;
 pub mod job;
+pub mod log_budget;
 pub mod method_table;
 pub mod metrics;
 pub mod naming;
@@ -68,6 +69,8 @@ pub mod refusal_pause;
 pub mod rejection;
 pub mod request_body;
 pub mod request_context;
+#[cfg(feature = "opentelemetry")]
+pub mod request_log;
 pub mod respond;
 mod response_outcome;
 pub mod retry;

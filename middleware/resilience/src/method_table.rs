@@ -48,6 +48,8 @@ pub struct Method {
     /// Constant document from memory: outside the limits of concurrent work, with a rate limit of
     /// its own per address.
     pub static_content: bool,
+    /// Whether every refusal leaves a record in the request log, not only a 5xx.
+    pub log_refusals: bool,
     /// Cost of a request in tokens of the caller's rate limit: about the work of so many reads.
     pub cost: u32,
     /// Default priority, which internal callers can override.
@@ -71,6 +73,7 @@ impl Method {
             streaming: false,
             request_stream: false,
             static_content: false,
+            log_refusals: false,
             cost: 1,
             priority: Priority::Default,
         }
@@ -101,6 +104,13 @@ impl Method {
     #[must_use]
     pub const fn static_content(mut self) -> Self {
         self.static_content = true;
+        self
+    }
+
+    /// Writes every refusal to the request log.
+    #[must_use]
+    pub const fn log_refusals(mut self) -> Self {
+        self.log_refusals = true;
         self
     }
 

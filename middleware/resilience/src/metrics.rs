@@ -180,6 +180,8 @@ impl Series {
             Self::GrpcServer(known) => SeriesHandle::Grpc(known.series_for(method.map_or("_OTHER", |method| method.rpc_method()))),
             // Bounded cardinality: outbound calls use only methods of our own contracts.
             Self::GrpcClient(target, known) => {
+                #[cfg(feature = "opentelemetry")]
+                crate::context::with_current(|context| context.note_upstream(target));
                 let key = request.uri().path().trim_start_matches('/');
                 SeriesHandle::Grpc(known.get(key, || (key.into(), GrpcSeries::client(key, target.clone()))))
             }

@@ -83,6 +83,8 @@ where
             method,
             priority: method.map(|method| method.priority).unwrap_or_default(),
             previous_attempts: previous_attempts(request.headers()),
+            #[cfg(feature = "opentelemetry")]
+            facts: None,
         };
         let request_id = Some(context.request_id.header());
         if context.method.is_none()

@@ -123,6 +123,7 @@ where
             request_id: Context::of(&request).map(|context| context.request_id.clone()),
             path: request.uri().path().into(),
             is_head: request.method() == Method::HEAD,
+            has_record: has_record(&request),
         });
         ResponseFuture { inner: self.inner.call(request), request_info, audience: self.audience }
     }
@@ -135,6 +136,19 @@ struct RequestInfo {
     path: Box<str>,
     /// Responses to HEAD have no body.
     is_head: bool,
+    /// Whether the request log writes a record, so that the rejection needs none.
+    has_record: bool,
+}
+
+/// Returns whether the request log writes the failure of this request.
+#[cfg(feature = "opentelemetry")]
+fn has_record<B>(request: &Request<B>) -> bool {
+    Context::of(request).is_some_and(|context| context.facts.is_some())
+}
+
+#[cfg(not(feature = "opentelemetry"))]
+fn has_record<B>(_: &Request<B>) -> bool {
+    false
 }
 
 pin_project! {

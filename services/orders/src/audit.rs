@@ -40,6 +40,8 @@ const RESERVATIONS_PER_PAGE: u32 = 500;
 const ORDERS_PER_PAGE: u32 = 1_000;
 /// Number of mismatches after which the comparison ends: the first ones show the problem.
 const MAX_MISMATCHES: usize = 100;
+/// Maximum number of violations that one audit logs.
+const MAX_LOGGED_VIOLATIONS: usize = 10;
 const COMPARISON_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Audit of one store.
@@ -117,6 +119,18 @@ impl Report {
     }
 }
 
+/// Logs the first violations, each with its order, and the number of the others, which
+/// `GET /invariants` lists.
+fn log_violations(violations: &[impl std::fmt::Display]) {
+    for violation in violations.iter().take(MAX_LOGGED_VIOLATIONS) {
+        tracing::error!(%violation, "invariant violated");
+    }
+    let more = violations.len().saturating_sub(MAX_LOGGED_VIOLATIONS);
+    if more > 0 {
+        tracing::error!(more, "further invariants violated");
+    }
+}
+
 impl Comparison {
     fn is_full(&self) -> bool {
         self.mismatches.len() >= MAX_MISMATCHES
@@ -136,12 +150,8 @@ impl Audit {
         if let Err(reason) = &comparison {
             tracing::warn!(reason, "orders not compared with reservations");
         }
-        for violation in &violations {
-            tracing::error!(%violation, "invariant violated");
-        }
-        for violation in comparison.iter().flat_map(|comparison| &comparison.mismatches) {
-            tracing::error!(%violation, "invariant violated");
-        }
+        log_violations(&violations);
+        log_violations(comparison.as_ref().map_or(&[][..], |comparison| &comparison.mismatches[..]));
         let counts = audit.counts.iter().map(|(status, count)| (status.as_str(), *count)).collect();
         Ok(Report { violations, counts, comparison })
     }

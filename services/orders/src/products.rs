@@ -1,10 +1,11 @@
 //! Client of the products service for the saga. Its results distinguish a definite failure from an
 //! unknown outcome.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use palisade_middleware::{
     client::Client,
+    log_budget::LogBudget,
     naming,
     rejection::{self, Reason},
 };
@@ -24,6 +25,9 @@ use crate::{
     order::{FailureReason, HeldLine, Line, MaxTotal, Order, OrderId, ProductSnapshot, Quantities},
     saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome, ReviseOutcome, Saga},
 };
+
+/// While products is down, each attempt of each order fails.
+static BUDGET: LazyLock<LogBudget> = LazyLock::new(LogBudget::default);
 
 /// Reasons of a confirmation that can never succeed.
 static LOST: [&Reason; 4] = [&reservation::RELEASED, &reasons::RESERVATION_EXPIRED, &reservation::REFUSED, &reservation::UNKNOWN];
@@ -91,7 +95,7 @@ impl Products {
                 Some(it) if it == &reasons::RESERVATION_EXPIRED => ReserveOutcome::Expired,
                 it => match it.and_then(refusal) {
                     Some(reason) => ReserveOutcome::Rejected(reason),
-                    None => ReserveOutcome::Unknown { retry_after: log_unknown_outcome("ReserveStock", &status) },
+                    None => ReserveOutcome::Unknown { retry_after: log_unknown_outcome("ReserveStock", saga.order.id, &status) },
                 },
             },
         }
@@ -131,7 +135,7 @@ impl Products {
                 it => match it.and_then(refusal) {
                     Some(reason) => ReviseOutcome::Refused(reason),
                     // Includes a replica of the previous release, which does not know the method.
-                    None => ReviseOutcome::Unknown { retry_after: log_unknown_outcome("ReviseReservation", &status) },
+                    None => ReviseOutcome::Unknown { retry_after: log_unknown_outcome("ReviseReservation", order.id, &status) },
                 },
             },
         }
@@ -153,7 +157,7 @@ impl Products {
                 if let Some(reason) = reason(&status).filter(|reason| FINAL.contains(reason)) {
                     RestoreOutcome::Refused(reason.slug)
                 } else {
-                    log_unknown_outcome("ReserveStock", &status);
+                    log_unknown_outcome("ReserveStock", order.id, &status);
                     RestoreOutcome::Unknown
                 }
             }
@@ -166,7 +170,7 @@ impl Products {
             Ok(_) => ConfirmOutcome::Confirmed,
             Err(status) => match reason(&status) {
                 Some(it) if LOST.contains(&it) => ConfirmOutcome::Lost,
-                _ => ConfirmOutcome::Unknown { retry_after: log_unknown_outcome("ConfirmReservation", &status) },
+                _ => ConfirmOutcome::Unknown { retry_after: log_unknown_outcome("ConfirmReservation", id, &status) },
             },
         }
     }
@@ -175,7 +179,7 @@ impl Products {
     pub async fn release(&self, id: OrderId) -> ReleaseOutcome {
         match self.client.clone().release_reservation(ReleaseReservationRequest { reservation_id: id.to_string() }).await {
             Ok(_) => ReleaseOutcome::Done,
-            Err(status) => ReleaseOutcome::Unknown { retry_after: log_unknown_outcome("ReleaseReservation", &status) },
+            Err(status) => ReleaseOutcome::Unknown { retry_after: log_unknown_outcome("ReleaseReservation", id, &status) },
         }
     }
 
@@ -186,7 +190,7 @@ impl Products {
             Err(status) => match reason(&status) {
                 Some(it) if [&reservation::NOT_CONFIRMED, &reservation::UNKNOWN].contains(&it) => FulfilOutcome::Missing,
                 // Includes a replica of the previous release, which does not know the method.
-                _ => FulfilOutcome::Unknown { retry_after: log_unknown_outcome("FulfilReservation", &status) },
+                _ => FulfilOutcome::Unknown { retry_after: log_unknown_outcome("FulfilReservation", id, &status) },
             },
         }
     }
@@ -254,7 +258,10 @@ fn reason(status: &Status) -> Option<&'static Reason> {
 }
 
 /// Logs an unknown outcome and returns the retry delay that products requested.
-fn log_unknown_outcome(call: &'static str, status: &Status) -> Option<Duration> {
-    tracing::warn!(call, cause = %rejection::causes(status), "products call failed, outcome unknown, will be retried");
+fn log_unknown_outcome(call: &'static str, order: OrderId, status: &Status) -> Option<Duration> {
+    if let Some(left_out) = BUDGET.admit(call) {
+        let (cause, left_out) = (rejection::causes(status), (left_out > 0).then_some(left_out));
+        tracing::warn!(call, order_id = %order, %cause, left_out, "products call failed, outcome unknown, will be retried");
+    }
     status.get_details_retry_info().and_then(|info| info.retry_delay)
 }

@@ -3,7 +3,8 @@
 //!
 //! | event | level |
 //! |---|---|
-//! | server error whose cause is known here: store, connection, clock, panic, bug | `warn` |
+//! | server error whose cause is known here: store, connection, clock, panic, bug | `warn`, at most 50 a second per reason |
+//! | any rejection of an HTTP request with a record of its own (`request_log`) | `debug` |
 //! | server error by overload, open circuit, or a dependency that logged the cause | `debug` |
 //! | client error: 4xx | `debug` |
 //!
@@ -11,12 +12,14 @@
 //! Rejections by the process's own client stack are not logged here: they propagate with their
 //! cause to the response layer. Requests cancelled by the client are not logged either.
 
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, sync::LazyLock};
 
 use tonic::{Code, Status};
 
 use super::{Rejection, error_details, reasons};
-use crate::grpc_status;
+use crate::{grpc_status, log_budget::LogBudget};
+
+static BUDGET: LazyLock<LogBudget> = LazyLock::new(LogBudget::default);
 
 impl Rejection {
     /// Logs the rejection.
@@ -26,15 +29,37 @@ impl Rejection {
         if *self.reason() == reasons::NOT_READY {
             tracing::debug!(detail, "not ready");
         } else if self.should_warn() {
-            tracing::warn!(reason, detail, %cause, "request rejected");
+            if let Some(left_out) = BUDGET.admit(reason) {
+                tracing::warn!(reason, detail, %cause, left_out = (left_out > 0).then_some(left_out), "request rejected");
+            }
         } else {
             tracing::debug!(reason, detail, %cause, "request rejected");
         }
     }
 
+    /// Logs the rejection of a request that the request log records: only at `debug`.
+    pub(crate) fn log_detail(&self) {
+        let (reason, detail) = (self.reason().slug, self.detail());
+        tracing::debug!(reason, detail, cause = %Causes(self.source()), "request rejected");
+    }
+
+    /// Returns the chain of causes, if there is one.
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) fn cause_text(&self) -> Option<String> {
+        self.source().map(|source| Causes(Some(source)).to_string())
+    }
+
+    /// Returns whether a called service responded with this rejection.
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) fn is_by_upstream(&self) -> bool {
+        let status = self.source().and_then(|source| source.downcast_ref::<Status>());
+        status.is_some_and(|status| source_rejection(status).is_none_or(Self::is_by_upstream))
+    }
+
     /// Returns whether this is a server error whose cause no other service logs.
     fn should_warn(&self) -> bool {
-        self.reason().http.is_server_error() && (*self.reason() == reasons::INTERNAL || self.has_cause())
+        // A time that the caller chose is no failure.
+        self.reason().http.is_server_error() && !self.is_due_to_caller() && (*self.reason() == reasons::INTERNAL || self.has_cause())
     }
 
     fn has_cause(&self) -> bool {
@@ -58,7 +83,9 @@ pub(crate) fn log_status(status: &Status) {
         Code::Ok => {}
         Code::Internal | Code::Unknown | Code::DataLoss => {
             let cause = Causes(status.source());
-            tracing::warn!(reason, detail, %cause, "request rejected");
+            if let Some(left_out) = BUDGET.admit(reason) {
+                tracing::warn!(reason, detail, %cause, left_out = (left_out > 0).then_some(left_out), "request rejected");
+            }
         }
         _ => tracing::debug!(reason, detail, "request rejected"),
     }

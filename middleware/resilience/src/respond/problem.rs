@@ -22,11 +22,17 @@ pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/prob
 /// Encodes the problem document and logs the rejection. `replaced` are the headers of the replaced
 /// response; `Allow` and similar ones are preserved.
 pub(super) fn write<R>(rejection: &Rejection, request: &RequestInfo, replaced: Option<&HeaderMap>) -> Response<Either<R, Full<Bytes>>> {
-    rejection.log();
+    if request.has_record {
+        rejection.log_detail();
+    } else {
+        rejection.log();
+    }
     let body = Bytes::from(body(rejection, request));
     let length = HeaderValue::from(body.len());
     let mut response = Response::new(Either::Right(if request.is_head { Full::default() } else { Full::new(body) }));
     *response.status_mut() = rejection.reason().http;
+    #[cfg(feature = "opentelemetry")]
+    response.extensions_mut().insert(crate::request_log::Refusal::of(rejection));
     let headers = response.headers_mut();
     if let Some(written) = replaced {
         headers.extend(written.iter().filter(|(name, _)| !describes_body(name)).map(|(name, value)| (name.clone(), value.clone())));
@@ -53,7 +59,7 @@ pub(super) fn write<R>(rejection: &Rejection, request: &RequestInfo, replaced: O
 /// Encodes the problem document of a rejection without a response of its own, such as the last
 /// event of a stream.
 pub(crate) fn problem_json(rejection: &Rejection, path: &str, request_id: Option<RequestId>) -> String {
-    body(rejection, &RequestInfo { request_id, path: path.into(), is_head: false })
+    body(rejection, &RequestInfo { request_id, path: path.into(), is_head: false, has_record: false })
 }
 
 /// Default challenge for token rejections (RFC 6750 §3; for 401 also RFC 9110 §15.5.2).

@@ -30,6 +30,7 @@ use crate::{
     context::Context,
     grpc_status,
     protocol::Protocol,
+    request_log::{CurrentRequest, RequestLog},
     response_outcome::{ResponseOutcome, Role},
     time_limit::CALLER_DEADLINE,
     trusted_proxies::TrustedProxies,
@@ -96,13 +97,14 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let ServerTraceLayer { protocol, proxies } = &self.layer;
+        let log = (*protocol == Protocol::Http).then(|| RequestLog::begin(&mut request)).flatten();
         let scope = RequestScope::for_request(*protocol, proxies, &request);
         let stream = Context::of(&request).is_some_and(Context::is_stream);
         let inner = scope.run(|| self.inner.call(request));
         let outcome = ResponseOutcome::pending(Role::Server(*protocol)).of_stream(stream);
-        ResponseFuture { inner, finisher: Some(SpanFinisher { scope, protocol: *protocol, outcome, finished: false }) }
+        ResponseFuture { inner, finisher: Some(SpanFinisher { scope, log, protocol: *protocol, outcome, finished: false }) }
     }
 }
 
@@ -121,9 +123,15 @@ impl RequestScope {
         if method.is_some_and(|method| method.infrastructure) {
             return Self::Span(Span::none());
         }
+        // The request of every log record is found in the context.
+        let with_request = |context: opentelemetry::Context| match CurrentRequest::of(request) {
+            Some(current) => context.with_value(current),
+            None => context,
+        };
         match sampling::decide(protocol, extract(request.headers())) {
-            Decision::NotRecorded(ids) => Self::Ids(ids),
+            Decision::NotRecorded(ids) => Self::Ids(with_request(ids)),
             Decision::Traced(parent) => {
+                let parent = with_request(parent);
                 let span = new_span::start_span(protocol, proxies, request);
                 // Must precede the first enter, which would fix the parent. Fails only without an
                 // OpenTelemetry subscriber.
@@ -175,6 +183,8 @@ fn untraced_id() -> TraceId {
 #[derive(Debug)]
 pub struct SpanFinisher {
     scope: RequestScope,
+    /// Record of the request, over HTTP.
+    log: Option<RequestLog>,
     protocol: Protocol,
     outcome: ResponseOutcome,
     finished: bool,
@@ -188,6 +198,9 @@ impl SpanFinisher {
         match self.protocol {
             Protocol::Http => {
                 let status = self.outcome.http_status();
+                if let Some(log) = &self.log {
+                    self.scope.run(|| log.finish(status));
+                }
                 self.scope.record("http.response.status_code", i64::from(status));
                 if self.outcome.is_caller_timeout() {
                     // No fault of ours: the caller did not wait.
@@ -260,6 +273,9 @@ where
         drop(guard);
         let Some(mut finisher) = this.finisher.take() else { unreachable!("checked above") };
         finisher.outcome.record_head(&response);
+        if let Some(log) = &mut finisher.log {
+            log.record_head(&response);
+        }
         if let Some(value) = trace_id.and_then(|id| HeaderValue::from_bytes(&trace_context::hex::<16, 32>(id.to_bytes())).ok()) {
             response.headers_mut().insert(TRACE_ID_HEADER, value);
         }
