@@ -30,6 +30,7 @@ fn request_records(shop: &Shop, service: &str, answer: &Response, levels: &[&str
 }
 
 const ABOVE_DEBUG: [&str; 3] = ["INFO", "WARN", "ERROR"];
+const REQUEST_FAILED: &str = "request failed";
 const ALL: [&str; 4] = ["DEBUG", "INFO", "WARN", "ERROR"];
 
 /// Returns the only record about the rejection of a request. It is written shortly after the
@@ -43,10 +44,21 @@ async fn rejection_record(shop: &Shop, service: &str, answer: &Response) -> Valu
     let is_text = |key: &str| line[key].as_str().is_some_and(|text| !text.is_empty());
     assert!(["timestamp", "level", "service", "target", "reason", "detail", "cause", "span_id"].into_iter().all(is_text), "{line}");
     assert_eq!(line["service"], service);
-    // A warning must be the only record above DEBUG.
-    let aloud = request_records(shop, service, answer, &ABOVE_DEBUG);
-    assert_eq!(aloud.len(), usize::from(line["level"] == "WARN"), "{service}: {aloud:#?}");
+    // A warning must be the only record above DEBUG, beside the record of the request.
+    let aloud = request_records(shop, service, answer, &ABOVE_DEBUG).into_iter().filter(|line| line["message"] != REQUEST_FAILED);
+    assert_eq!(aloud.count(), usize::from(line["level"] == "WARN"), "{service}");
     line
+}
+
+/// Returns the only record of a failed request, which the gateway writes.
+async fn request_record(shop: &Shop, answer: &Response) -> Value {
+    let records = || request_records(shop, "gateway", answer, &["INFO"]).into_iter().filter(|line| line["message"] == REQUEST_FAILED);
+    let record = eventually(async || records().next()).await;
+    assert_eq!(records().count(), 1, "{record}");
+    assert_eq!(record["request_id"].as_str(), answer.header("x-request-id"));
+    assert_eq!(record["status"], answer.status.as_u16());
+    assert!(record["duration_ms"].is_u64(), "{record}");
+    record
 }
 
 /// Starts a shop that logs everything, with a password in a store URL.
@@ -55,7 +67,9 @@ fn start_with_debug_logs(collector: &Collector) -> (Shop, servers::Postgres) {
     let url = postgres.url("orders").replace("app@", &format!("app:{PASSWORD}@"));
     let shop = Shop::separate_with(None, Some(&url), |_, command| {
         collector.configure(command);
-        command.env("PALISADE_TELEMETRY__LOG_FILTER", "debug");
+        // The transport has to be named.
+        let filter = "debug,h2=debug,hyper=debug,tower=debug,tonic=debug,rustls=debug,reqwest=debug";
+        command.env("PALISADE_TELEMETRY__LOG_FILTER", filter);
     });
     (shop, postgres)
 }
@@ -94,17 +108,30 @@ async fn failed_requests_are_logged_exactly_once() {
         let line = rejection_record(&shop, "gateway", &answer).await;
         assert_eq!((&line["level"], &line["reason"]), (&json!("DEBUG"), &json!(reason)), "{line}");
     }
+    // Refused orders have a record, with the service that refused them and the caller.
     let answer = order_request(&buyer, &[(&item, 1_000)]).await;
     for service in SERVICES {
-        rejection_record(&shop, service, &answer).await;
+        let line = rejection_record(&shop, service, &answer).await;
+        assert_eq!(line["request_id"].as_str(), answer.header("x-request-id"), "{service}: {line}");
     }
+    let line = request_record(&shop, &answer).await;
+    assert_eq!((&line["route"], &line["code"]), (&json!("/orders"), &json!("insufficient_stock")), "{line}");
+    assert_eq!((&line["refused_by"], &line["upstream"], &line["subject"]), (&json!("orders"), &json!("orders"), &json!("buyer")), "{line}");
+    let line = request_record(&shop, &nobody.post("/orders", &json!({})).await).await;
+    assert_eq!((&line["code"], &line["refused_by"], &line["subject"]), (&json!("unauthenticated"), &json!("self"), &Value::Null), "{line}");
 
-    // Server errors are logged at WARN, with the cause and the request's span.
+    // Server errors have a record with the cause, and the request's span.
     shop.program_mut("products").kill();
     let answer = seller.get(&path).await;
     answer.problem(503, "upstream_unavailable");
-    let line = rejection_record(&shop, "gateway", &answer).await;
-    assert_eq!((&line["level"], &line["reason"]), (&json!("WARN"), &json!("upstream_unavailable")), "{line}");
+    rejection_record(&shop, "gateway", &answer).await;
+    let line = request_record(&shop, &answer).await;
+    assert_eq!(
+        (&line["code"], &line["refused_by"], &line["upstream"]),
+        (&json!("upstream_unavailable"), &json!("self"), &json!("products")),
+        "{line}"
+    );
+    assert_eq!((&line["route"], &line["subject"]), (&json!("/products/{id}"), &json!("seller")), "{line}");
     assert!(line["cause"].as_str().unwrap().contains("connect"), "{line}");
     let trace = collector.trace(answer.header("x-trace-id").unwrap(), |trace| trace.0.len() == 2).await;
     assert_eq!(line["span_id"], json!(trace.root().id));
@@ -173,7 +200,9 @@ async fn store_failures_are_logged_without_password() {
     let mongo = format!("mongodb://app:{PASSWORD}@127.0.0.1:{mongo}/products?directConnection=true&serverSelectionTimeoutMS=200");
     let postgres = format!("postgres://app:{PASSWORD}@127.0.0.1:{postgres}/orders");
     let shop = Shop::start_separate_with(Some(&mongo), Some(&postgres), |_, command| {
-        command.env("PALISADE_TELEMETRY__LOG_FILTER", "debug");
+        // The transport has to be named.
+        let filter = "debug,h2=debug,hyper=debug,tower=debug,tonic=debug,rustls=debug,reqwest=debug";
+        command.env("PALISADE_TELEMETRY__LOG_FILTER", filter);
     });
     for service in ["products", "orders"] {
         let admin = Client::new(shop.admin_url(service), None);

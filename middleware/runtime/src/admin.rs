@@ -4,6 +4,7 @@
 pub mod breakers;
 pub mod faults;
 mod hosts;
+mod log_level;
 mod ports;
 
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
@@ -41,8 +42,8 @@ async fn readyz(State(readiness): State<Readiness>) -> Result<impl IntoResponse,
         .with_metadata("dependencies", serde_json::to_value(&report.dependencies).unwrap_or_default()))
 }
 
-/// Builds the admin router of `service`: [`probes`], `GET /metrics`, and `extra_routes`, for
-/// requests to `hosts`.
+/// Builds the admin router of `service`: [`probes`], `GET /metrics`, `/log-level`, and
+/// `extra_routes`, for requests to `hosts`.
 pub fn router(service: &'static str, hosts: AdminHosts, readiness: Readiness, telemetry: Telemetry, extra_routes: Router) -> Router {
     let metrics = get(async move |State(telemetry): State<Telemetry>| {
         // Rendering a large registry takes milliseconds.
@@ -50,6 +51,7 @@ pub fn router(service: &'static str, hosts: AdminHosts, readiness: Readiness, te
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
     });
     let routes = probes(readiness)
+        .merge(log_level::routes(telemetry.clone()))
         .merge(Router::new().route("/metrics", metrics).with_state(telemetry))
         .merge(extra_routes)
         .fallback(async || Rejection::new(&reasons::NOT_FOUND, "unknown path"))

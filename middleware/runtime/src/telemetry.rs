@@ -172,6 +172,7 @@ pub struct Telemetry {
     traces: SdkTracerProvider,
     recent: Option<RecentTraces>,
     dropped_records: ErrorCounter,
+    log_filter: log::Reloadable,
     _log: Arc<WorkerGuard>,
 }
 
@@ -208,14 +209,24 @@ impl Telemetry {
             .with_filter(span_filter(sampling::is_recorded));
         let (writer, guard) = log::writer();
         let dropped_records = writer.error_counter();
-        let log_layer = log::layer_for(config.log_format, service, log::filter(&config.log_filter)?, writer);
-        let log_filter = log::filter(&config.log_filter)?;
-        let recent_log = recent.clone().map(|recent| recent::layer(recent, log_filter));
+        let (log_layer, log_filter) = log::layer_for(config.log_format, service, &config.log_filter, writer)?;
+        let recent_filter = log::filter(&config.log_filter)?;
+        let recent_log = recent.clone().map(|recent| recent::layer(recent, recent_filter));
         tracing_subscriber::registry().with(spans).with(log_layer).with(recent_log).try_init().map_err(|_| Error::AlreadyInstalled)?;
         panic_hook::install();
         let revision = option_env!("PALISADE_REVISION").unwrap_or("unknown");
         metrics::gauge!("build.info", "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
-        Ok(Self { metrics, process: process::Process::this(), traces, recent, dropped_records, _log: Arc::new(guard) })
+        Ok(Self { metrics, process: process::Process::this(), traces, recent, dropped_records, log_filter, _log: Arc::new(guard) })
+    }
+
+    /// Returns the log filter in use.
+    pub fn log_filter(&self) -> String {
+        self.log_filter.text()
+    }
+
+    /// Replaces the log filter of the whole process until it ends.
+    pub fn set_log_filter(&self, text: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
+        self.log_filter.set(text)
     }
 
     /// Renders the metrics of `service` as Prometheus text, with current gauges. Takes

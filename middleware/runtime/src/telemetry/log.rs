@@ -4,10 +4,12 @@
 use std::{
     fmt,
     io::{self, IsTerminal, Write},
+    sync::Arc,
 };
 
 use opentelemetry::trace::TraceContextExt;
-use palisade_resilience::{metrics::current_service, redact};
+use palisade_resilience::{metrics::current_service, redact, request_log::CurrentRequest};
+use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -16,10 +18,11 @@ use tracing::{Event, Level, Metadata, Subscriber, field::Visit};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer,
-    filter::{FilterExt, ParseError, filter_fn},
+    filter::{FilterExt, LevelFilter, ParseError, filter_fn},
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     layer,
     registry::LookupSpan,
+    reload,
 };
 
 /// Log format.
@@ -43,26 +46,74 @@ pub(super) fn writer() -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_QUEUED_RECORDS).finish(std::io::stderr())
 }
 
-/// Parses a log filter, e.g. `info,palisade_orders=debug`. Records of the span exporter are off by
-/// default: the process counts and logs export failures itself.
+/// Libraries of the transport, whose records below `warn` are many per request.
+const TRANSPORT_TARGETS: [&str; 8] = ["h2", "hyper", "hyper_util", "tower", "tonic", "rustls", "reqwest", "mio"];
+
+/// Parses a log filter, e.g. `info,palisade_orders=debug`. Records of the span exporter are off
+/// unless it is named: the process counts and logs export failures itself. Those of the transport
+/// below `warn` are off unless their target is named.
 pub(super) fn filter(text: &str) -> Result<EnvFilter, ParseError> {
-    let filter = EnvFilter::try_new(text)?;
-    Ok(if text.contains("opentelemetry") { filter } else { filter.add_directive("opentelemetry=off".parse()?) })
+    let mut filter = EnvFilter::try_new(text)?;
+    let names = |target: &str| text.split(',').any(|directive| directive.trim_start().starts_with(target));
+    if !names("opentelemetry") {
+        filter = filter.add_directive("opentelemetry=off".parse()?);
+    }
+    if filter.max_level_hint().is_none_or(|level| level > LevelFilter::WARN) {
+        for target in TRANSPORT_TARGETS.into_iter().filter(|target| !names(target)) {
+            filter = filter.add_directive(format!("{target}=warn").parse()?);
+        }
+    }
+    Ok(filter)
 }
 
-/// Creates the layer that writes and counts the records that pass `filter`.
+/// Log filter that can be changed while the process runs.
+#[derive(Clone)]
+pub(super) struct Reloadable {
+    text: Arc<Mutex<String>>,
+    reload: Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>,
+}
+
+impl fmt::Debug for Reloadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Reloadable").field(&self.text).finish()
+    }
+}
+
+impl Reloadable {
+    /// Returns the filter in use.
+    pub(super) fn text(&self) -> String {
+        self.text.lock().clone()
+    }
+
+    /// Replaces the filter. Fails if `text` is no filter.
+    pub(super) fn set(&self, text: &str) -> Result<(), ParseError> {
+        let filter = filter(text)?;
+        let mut current = self.text.lock();
+        // Fails only if the subscriber is gone, which lives as long as the process.
+        if (self.reload)(filter).is_ok() {
+            text.clone_into(&mut current);
+        }
+        Ok(())
+    }
+}
+
+/// Creates the layer that writes and counts the records that pass the filter `text`, and the handle
+/// that replaces the filter.
 pub(super) fn layer_for<S>(
     format: LogFormat,
     service: &'static str,
-    filter: EnvFilter,
+    text: &str,
     writer: NonBlocking,
-) -> Box<dyn Layer<S> + Send + Sync>
+) -> Result<(Box<dyn Layer<S> + Send + Sync>, Reloadable), ParseError>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
+    let (filter, handle) = reload::Layer::new(filter(text)?);
+    let reload = Arc::new(move |filter: EnvFilter| handle.reload(filter));
+    let reloadable = Reloadable { text: Arc::new(Mutex::new(text.to_owned())), reload };
     let terminal = std::io::stderr().is_terminal();
     let layer = tracing_subscriber::fmt::layer().with_writer(move || Redacting(writer.clone()));
-    match format {
+    let layer = match format {
         LogFormat::Human | LogFormat::Auto if terminal || format == LogFormat::Human => layer
             .with_ansi(terminal)
             .with_target(false)
@@ -73,7 +124,8 @@ where
         // JSON records contain only the span id, so the fields of spans, which are far more
         // numerous than records, are not formatted.
         _ => layer.event_format(JsonLine { service }).and_then(RecordCounter::new()).with_filter(filter.and(filter_fn(is_event))).boxed(),
-    }
+    };
+    Ok((layer, reloadable))
 }
 
 /// Removes secrets from each record, also from libraries, which log URLs and requests at level
@@ -150,20 +202,35 @@ where
 {
     #[expect(clippy::disallowed_methods, reason = "log timestamps do not affect behaviour")]
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut line = Map::new();
         let metadata = event.metadata();
-        line.insert("timestamp".to_owned(), OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default().into());
-        line.insert("level".to_owned(), metadata.level().as_str().into());
-        line.insert("service".to_owned(), current_service().unwrap_or(self.service).into());
-        line.insert("target".to_owned(), metadata.target().into());
-        event.record(&mut Fields(&mut line));
+        let mut fields = Map::new();
+        event.record(&mut Fields(&mut fields));
+        // The first members are the same in every record, for readers without a tool.
+        let mut head: Vec<(&str, Value)> = vec![
+            ("timestamp", OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default().into()),
+            ("level", metadata.level().as_str().into()),
+            ("service", current_service().unwrap_or(self.service).into()),
+            ("message", fields.remove("message").unwrap_or_default()),
+        ];
+        CurrentRequest::with(|request| {
+            head.push(("request_id", (&*request.request_id).into()));
+            head.push(("route", request.route.into()));
+        });
+        fields.entry("target").or_insert_with(|| metadata.target().into());
         let context = opentelemetry::Context::current();
         let span = context.span();
         if span.span_context().is_valid() {
-            line.insert("trace_id".to_owned(), span.span_context().trace_id().to_string().into());
-            line.insert("span_id".to_owned(), span.span_context().span_id().to_string().into());
+            fields.insert("trace_id".to_owned(), span.span_context().trace_id().to_string().into());
+            fields.insert("span_id".to_owned(), span.span_context().span_id().to_string().into());
         }
-        writeln!(writer, "{}", Value::Object(line))
+        writer.write_char('{')?;
+        for (name, value) in &head {
+            fields.remove(*name);
+            write!(writer, "\"{name}\":{value},")?;
+        }
+        // At least the target is left.
+        let rest = Value::Object(fields).to_string();
+        writeln!(writer, "{}", rest.trim_start_matches('{'))
     }
 }
 
@@ -203,5 +270,60 @@ impl Visit for Fields<'_> {
             cause = error.source();
         }
         self.0.insert(field.name().to_owned(), text.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex as StdMutex;
+
+    use tracing::subscriber::with_default;
+    use tracing_subscriber::{Registry, layer::SubscriberExt};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Seen(Arc<StdMutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Seen {
+        fn on_event(&self, event: &Event<'_>, _: layer::Context<'_, S>) {
+            self.0.lock().unwrap().push(event.metadata().target().to_owned());
+        }
+    }
+
+    fn emit() {
+        tracing::debug!(target: "palisade_orders::saga", "ours");
+        tracing::debug!(target: "h2::codec", "frame");
+        tracing::debug!(target: "hyper_util::client", "connect");
+        tracing::warn!(target: "h2::proto", "goaway");
+    }
+
+    fn seen_with(text: &str) -> Vec<String> {
+        let seen = Seen::default();
+        with_default(Registry::default().with(seen.clone().with_filter(filter(text).unwrap())), emit);
+        seen.0.lock().unwrap().drain(..).collect()
+    }
+
+    #[test]
+    fn transport_is_silent_at_debug_unless_named() {
+        assert_eq!(seen_with("debug"), ["palisade_orders::saga", "h2::proto"]);
+        assert_eq!(seen_with("debug,h2=debug"), ["palisade_orders::saga", "h2::codec", "h2::proto"]);
+        assert_eq!(seen_with("error"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn filter_is_replaced_at_run_time() {
+        let seen = Seen::default();
+        let (filter, handle) = reload::Layer::new(filter("info").unwrap());
+        let reload = Arc::new(move |filter: EnvFilter| handle.reload(filter));
+        let reloadable = Reloadable { text: Arc::new(Mutex::new("info".to_owned())), reload };
+        with_default(Registry::default().with(seen.clone().with_filter(filter)), || {
+            tracing::debug!(target: "palisade_orders::saga", "before");
+            reloadable.set("info,palisade_orders=debug").unwrap();
+            tracing::debug!(target: "palisade_orders::saga", "after");
+            assert!(reloadable.set("info,palisade_orders=loud").is_err());
+        });
+        assert_eq!(*seen.0.lock().unwrap(), ["palisade_orders::saga"]);
+        assert_eq!(reloadable.text(), "info,palisade_orders=debug");
     }
 }
