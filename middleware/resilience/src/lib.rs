@@ -76,6 +76,7 @@ mod response_outcome;
 pub mod retry;
 pub mod scheme;
 pub mod setting;
+mod streaming_call;
 pub mod streams;
 mod sync;
 pub mod task;

@@ -33,6 +33,7 @@ use tower::{Layer, Service};
 use self::body::OpenStream;
 use crate::{context::Context, jitter, rejection::Rejection, respond::Protocol};
 
+pub use crate::streaming_call::{IsStreaming, is_stream};
 pub use body::StreamBody;
 pub use connection_draining::ConnectionDraining;
 pub(crate) use request_end::{RequestEnd, SignalEnd};
@@ -50,15 +51,6 @@ pub enum ResponseKind {
 
 /// Jitter of the maximum age, as a fraction: streams that began together must not end together.
 const AGE_JITTER: f64 = 0.1;
-
-/// Marks a call, in its extensions, whose response is a stream by its contract.
-#[derive(Debug, Clone, Copy)]
-pub struct IsStreaming;
-
-/// Returns whether the response to this call is a stream.
-pub fn is_stream<B>(call: &Request<B>) -> bool {
-    call.extensions().get::<IsStreaming>().is_some()
-}
 
 /// Condition under which a stream ends early.
 pub trait EndStream: Send + Sync + fmt::Debug {

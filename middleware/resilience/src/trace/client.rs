@@ -21,7 +21,7 @@ use crate::{
     grpc_status,
     protocol::Protocol,
     response_outcome::{ResponseOutcome, Role},
-    streams::is_stream,
+    streaming_call::is_stream,
     time_limit::CALLER_DEADLINE,
 };
 
