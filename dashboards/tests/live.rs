@@ -40,7 +40,8 @@ async fn all_in_one_services_export_their_own_metrics() {
 
 /// Returns whether a metric cannot appear in this set-up.
 fn is_absent_in_this_setup(metric: &str) -> bool {
-    // Here keys and revocations are static files, hops have no TLS, and endpoints are static lists.
+    // Here keys and revocations are static files, hops have no TLS, endpoints are static lists, and
+    // nothing probes the gateway.
     let not_configured = [
         "http_client_request_duration_seconds",
         "palisade_http_client_attempt_duration_seconds",
@@ -49,6 +50,8 @@ fn is_absent_in_this_setup(metric: &str) -> bool {
         "palisade_discovery_last_success_age_seconds",
         "palisade_tls_certificate_expiry_seconds",
         "palisade_tls_reloads_total",
+        "palisade_registration_up",
+        "probe_success",
     ];
     // Metrics of k6 and of Jaeger's span metrics connector.
     let is_external = metric.starts_with("k6_") || metric.starts_with("traces_span_metrics_");

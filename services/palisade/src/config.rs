@@ -55,9 +55,11 @@ impl Config {
         self.gateway.auth.issuers.is_empty()
     }
 
-    /// Enables fault injection for the console. The development key serves loopback addresses only.
+    /// Enables fault injection for the console: with the development key, which serves loopback
+    /// addresses only, and if no admin port is reachable from elsewhere.
     pub(crate) fn set_fault_injection(&mut self) {
-        if self.console && self.uses_development_key() {
+        let admin = [self.gateway.admin_listen, self.products.admin_listen, self.orders.admin_listen];
+        if self.console && self.uses_development_key() && admin.iter().all(|address| address.ip().is_loopback()) {
             for server in [&mut self.gateway.server, &mut self.products.server, &mut self.orders.server] {
                 server.fault_injection.enabled = true;
             }

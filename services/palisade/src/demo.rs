@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, io::Write, time::Duration};
 use anyhow::{Context as _, bail};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
 
 use self::{
     load::Shop,
@@ -33,7 +36,7 @@ pub(crate) struct Options {
     pub(crate) duration: Duration,
 }
 
-/// Sends the load until the end of the duration, or until the process is interrupted. Removes the
+/// Sends the load until the end of the duration, or until the process is asked to end. Removes the
 /// fault in either case.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let shop = Shop::open(options).await?;
@@ -52,6 +55,15 @@ async fn send_load(shop: &Shop<'_>, admin: &Admin, options: &Options) -> anyhow:
     let mut seconds = interval(Duration::from_secs(1));
     let (mut in_flight, mut responses) = (FuturesUnordered::new(), BTreeMap::<String, u64>::new());
     let (mut fault, mut number) = (None, 0);
+    // One for the whole loop: a signal during a change of the faults is not lost.
+    let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+    let mut asked_to_end = FuturesUnordered::new();
+    for received in &mut signals {
+        match received {
+            Ok(received) => asked_to_end.push(received.recv()),
+            Err(error) => bail!("cannot receive signals: {error}"),
+        }
+    }
     loop {
         tokio::select! {
             _ = requests.tick() => if in_flight.len() < MAX_IN_FLIGHT {
@@ -68,8 +80,11 @@ async fn send_load(shop: &Shop<'_>, admin: &Admin, options: &Options) -> anyhow:
                 }
             }
             () = sleep_until(started + options.duration) => break,
-            interrupted = tokio::signal::ctrl_c() => { interrupted?; break }
+            _ = asked_to_end.next() => break,
         }
+    }
+    while let Some(status) = in_flight.next().await {
+        *responses.entry(status).or_default() += 1;
     }
     Ok(responses.iter().map(|(status, count)| format!("{status}: {count}")).collect::<Vec<_>>().join(", "))
 }

@@ -27,8 +27,8 @@ pub struct Config {
     /// Tolerated latency as a multiple of the baseline latency, at least 1. Higher latency counts
     /// as overload and lowers the limit.
     pub tolerance: f64,
-    /// Smoothing of limit changes: the fraction of a change applied per window, above 0 and at most
-    /// 1.
+    /// Smoothing of limit changes: the fraction of a change applied per `window_ms`, above 0 and at
+    /// most 1.
     pub smoothing: f64,
     /// Minimum latency that can count as overload, milliseconds. Lower latencies never lower the
     /// limit.
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn config_rules_name_their_key() {
         assert!(Config::default().validate().is_ok());
-        let broken: [(&str, Break); 11] = [
+        let broken: [(&str, Break); 12] = [
             ("min_limit", |config| config.min_limit = 0),
             ("max_limit", |config| config.max_limit = 7),
             ("initial_limit", |config| config.initial_limit = 1_001),
@@ -136,6 +136,7 @@ mod tests {
             ("tolerance", |config| config.tolerance = f64::NAN),
             ("smoothing", |config| config.smoothing = 0.0),
             ("min_latency_ms", |config| config.min_latency_ms = 0),
+            ("max_latency_ms", |config| config.max_latency_ms = 9),
             ("queue_shed_start", |config| config.queue_shed_start = -1.0),
             ("queue_max", |config| config.queue_max = 0.5),
             ("critical_percent", |config| config.critical_percent = 90),

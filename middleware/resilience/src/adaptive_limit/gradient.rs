@@ -111,12 +111,12 @@ impl Gradient {
         if self.limit > (cut.start_limit / 2.0).max(self.min) {
             return gradient;
         }
-        if latency > cut.max_latency * NO_IMPROVEMENT && latency <= self.max_latency {
+        if latency > cut.max_latency * NO_IMPROVEMENT && latency <= self.tolerance * self.max_latency {
             // Half the concurrency did not improve latency: a database became slower, for example,
             // and shedding does not make it faster. Accept the latency as the baseline; Netflix'
             // limit would stay low for minutes. A latency at which callers give up is never
             // accepted: it may be that of requests that began before the limit fell.
-            self.baseline.value = latency;
+            self.baseline.value = latency.min(self.max_latency);
             self.decrease = None;
             return 1.0;
         }

@@ -64,7 +64,9 @@ impl Window {
         let kept = self.calls.min(MAX_SAMPLES);
         let (_, &mut nanos, _) = self.nanos[..kept].select_nth_unstable(kept * 9 / 10);
         let latency = (nanos != TIMED_OUT).then(|| Duration::from_nanos(nanos));
-        let windows = elapsed.div_duration_f64(self.min_length).max(1.0);
+        // A pause without requests is no reason for a larger step, slow requests are one.
+        let slow = latency.map_or(MAX_LENGTH, |latency| latency * 2).max(self.length);
+        let windows = elapsed.min(slow).div_duration_f64(self.min_length).max(1.0);
         let seen = WindowSample { latency, peak: self.peak, windows };
         if let Some(latency) = seen.latency {
             // The effect of a limit change shows only in requests that began after it.
@@ -108,6 +110,9 @@ mod tests {
         let next = now + MS * 19;
         let (seen, at) = first_window(&mut window, next, |_| Some(MS * 40));
         assert_eq!((at, seen.windows), (MS * 80, 16.0));
+        let morning = next + MS * 80 + Duration::from_hours(8);
+        let seen = first_window(&mut window, morning, |_| Some(MS * 10)).0;
+        assert_eq!(seen, WindowSample { latency: Some(MS * 10), peak: 1, windows: 16.0 });
     }
 
     #[test]

@@ -109,14 +109,13 @@ impl DeadlineLayer {
 fn http_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
     let mut values = headers.get_all(REQUEST_TIMEOUT_HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let digits = value.to_str().ok().filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
-    // The maximum of the server applies anyway, so a number of any size is one.
-    let millis = digits.map(|digits| digits.parse().unwrap_or(u64::MAX)).filter(|millis| *millis > 0);
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let millis = digits.and_then(|digits| digits.parse().ok()).filter(|millis| *millis > 0);
     match (millis, values.next()) {
         (Some(millis), None) => Ok(Some(Duration::from_millis(millis))),
         (_, Some(_)) => Err(Rejection::new(&reasons::INVALID_PARAMETER, "x-request-timeout must not be given more than once")),
         (None, None) => {
-            let rule = "x-request-timeout must be a whole number of milliseconds, at least 1";
+            let rule = "x-request-timeout must be a whole number of milliseconds, from 1 to 18446744073709551615";
             Err(Rejection::new(&reasons::INVALID_PARAMETER, rule))
         }
     }

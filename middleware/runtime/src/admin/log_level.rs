@@ -7,10 +7,14 @@ use serde_json::{Value, json};
 use crate::telemetry::Telemetry;
 use palisade_resilience::rejection::{Rejection, reasons};
 
+/// Longest filter, bytes.
+const MAX_FILTER: usize = 1_024;
+
 /// Body of a `PUT`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Command {
+    /// At most [`MAX_FILTER`] bytes.
     filter: String,
 }
 
@@ -27,6 +31,9 @@ async fn show(State(telemetry): State<Telemetry>) -> Json<Value> {
 async fn update(State(telemetry): State<Telemetry>, body: Bytes) -> Result<Json<Value>, Rejection> {
     let invalid = || Rejection::new(&reasons::INVALID_BODY, "expected {\"filter\": \"info,palisade_orders=debug\"}");
     let Command { filter } = serde_json::from_slice(&body).map_err(|_| invalid())?;
+    if filter.len() > MAX_FILTER {
+        return Err(invalid());
+    }
     telemetry.set_log_filter(&filter).map_err(|_| invalid())?;
     tracing::warn!(filter, "log filter set by operator");
     Ok(show(State(telemetry)).await)

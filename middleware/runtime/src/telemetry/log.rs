@@ -53,9 +53,12 @@ const TRANSPORT_TARGETS: [&str; 8] = ["h2", "hyper", "hyper_util", "tower", "ton
 /// unless it is named: the process counts and logs export failures itself. Those of the transport
 /// below `warn` are off unless their target is named.
 pub(super) fn filter(text: &str) -> Result<EnvFilter, ParseError> {
-    let mut filter = EnvFilter::try_new(text)?;
-    let names = |target: &str| text.split(',').any(|directive| directive.trim_start().starts_with(target));
-    if !names("opentelemetry") {
+    // Values of fields are compared as text: a regular expression may take any time to compile.
+    let mut filter = EnvFilter::builder().with_regex(false).parse(text)?;
+    let targets = || text.split(',').filter_map(|directive| directive.trim_start().split(['=', '[']).next());
+    let names =
+        |target: &str| targets().any(|named| named.strip_prefix(target).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')));
+    if !targets().any(|named| named.starts_with("opentelemetry")) {
         filter = filter.add_directive("opentelemetry=off".parse()?);
     }
     if filter.max_level_hint().is_none_or(|level| level > LevelFilter::WARN) {

@@ -36,7 +36,7 @@ pub(super) fn of(verb: &str, operation: &Operation) -> Vec<Parameter> {
         "Request id for responses and logs: 1 to 64 letters, digits or hyphens. Generated if absent or not valid.",
         text(),
     ));
-    let milliseconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
+    let milliseconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(usize::MAX));
     parameters.push(header(
         "X-Request-Timeout",
         "Request timeout of the client, milliseconds. The server's own timeout is the maximum.",

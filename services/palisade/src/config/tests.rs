@@ -159,4 +159,7 @@ fn console_injects_faults_with_the_development_key() {
     let mut with_issuer = Config::default();
     with_issuer.gateway.auth = serde_json::from_value(serde_json::json!({ "issuers": { "some": {} } })).unwrap();
     assert_eq!(enabled(with_issuer), [false; 3], "its tokens are accepted on any address");
+    let mut scraped = Config::default();
+    scraped.gateway.admin_listen.set_ip([0, 0, 0, 0].into());
+    assert_eq!(enabled(scraped), [false; 3], "its admin port needs no token");
 }

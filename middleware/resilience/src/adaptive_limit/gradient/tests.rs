@@ -126,3 +126,13 @@ fn gradient_never_accepts_a_latency_at_which_callers_give_up() {
         assert!(gradient.baseline_latency().unwrap() <= Duration::from_secs(2));
     }
 }
+
+#[test]
+fn gradient_leaves_minimum_at_a_database_of_two_seconds() {
+    for latency in [1_900, 2_100, 2_900] {
+        let mut gradient = gradient();
+        saturate(&mut gradient, 20, |_| BASE);
+        saturate(&mut gradient, 300, |_| Duration::from_millis(latency));
+        assert!(gradient.limit() > 100, "{latency} ms: {}", gradient.limit());
+    }
+}

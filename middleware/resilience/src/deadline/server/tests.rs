@@ -40,7 +40,7 @@ async fn deadline_follows_caller_up_to_maximum() {
         let limit_seen = limit_seen_inside(Protocol::Grpc, request(grpc_timeout::HEADER, text)).await;
         assert_eq!(limit_seen.unwrap(), limit, "{text}");
     }
-    for (text, limit) in [("100", Duration::from_millis(100)), ("18446744073709551615", MAX), ("99999999999999999999", MAX)] {
+    for (text, limit) in [("100", Duration::from_millis(100)), ("18446744073709551615", MAX)] {
         let limit_seen = limit_seen_inside(Protocol::Http, request(REQUEST_TIMEOUT_HEADER, text)).await;
         assert_eq!(limit_seen.unwrap(), limit, "{text}");
     }
@@ -67,7 +67,7 @@ async fn each_protocol_reads_its_own_timeout_header() {
 
 #[tokio::test(start_paused = true)]
 async fn malformed_http_timeout_is_rejected() {
-    for text in ["", "10s", "-1", "+5", "1.5", "0", "00"] {
+    for text in ["", "10s", "-1", "+5", "1.5", "0", "00", "99999999999999999999"] {
         let refusal = limit_seen_inside(Protocol::Http, request(REQUEST_TIMEOUT_HEADER, text)).await.unwrap_err();
         assert_eq!(refusal.reason(), &reasons::INVALID_PARAMETER, "{text:?}");
     }

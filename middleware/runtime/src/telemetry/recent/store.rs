@@ -8,7 +8,7 @@ use std::{
 
 use opentelemetry::{
     KeyValue, SpanId, TraceId, Value,
-    trace::{SpanKind, Status},
+    trace::{Event, Link, SpanContext, SpanKind, Status, TraceState},
 };
 use opentelemetry_sdk::trace::SpanData;
 
@@ -34,7 +34,7 @@ pub(super) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { traces: [200, 100, 200], bytes: 16 * 1024 * 1024, spans: 256, records: 64 }
+        Self { traces: [200, 1_500, 200], bytes: 16 * 1024 * 1024, spans: 256, records: 64 }
     }
 }
 
@@ -60,9 +60,17 @@ pub(super) struct FinishedSpan {
 }
 
 impl FinishedSpan {
-    pub(super) fn new(data: SpanData, service: Option<&'static str>) -> Self {
+    pub(super) fn new(mut data: SpanData, service: Option<&'static str>) -> Self {
+        // The trace state is text of the caller, up to the size of its headers, and not shown.
+        data.span_context = without_state(&data.span_context);
+        for link in &mut data.links.links {
+            link.span_context = without_state(&link.span_context);
+        }
         let attributes = data.attributes.iter().chain(data.events.iter().flat_map(|event| &event.attributes));
-        let bytes = SPAN_BYTES + attributes.map(size).sum::<usize>();
+        let attributes = attributes.chain(data.links.iter().flat_map(|link| &link.attributes));
+        let parts = size_of::<Event>() * data.events.len() + size_of::<Link>() * data.links.len();
+        let status = if let Status::Error { description } = &data.status { description.len() } else { 0 };
+        let bytes = SPAN_BYTES + parts + status + attributes.map(size).sum::<usize>();
         Self { data, service, bytes }
     }
 
@@ -74,6 +82,10 @@ impl FinishedSpan {
     fn duration(&self) -> Duration {
         self.data.end_time.duration_since(self.data.start_time).unwrap_or_default()
     }
+}
+
+fn without_state(context: &SpanContext) -> SpanContext {
+    SpanContext::new(context.trace_id(), context.span_id(), context.trace_flags(), context.is_remote(), TraceState::default())
 }
 
 fn size(attribute: &KeyValue) -> usize {

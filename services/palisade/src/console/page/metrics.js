@@ -23,11 +23,12 @@ export function addSnapshot(snapshot) {
 
 const serviceOf = (snapshot, name) => snapshot.services.find((service) => service.service === name);
 
-/** Sum of a metric of a service over the series with these labels. `null` without any. */
+/** Sum of a metric of a service over the series with these labels. `null` without any, or if one is not known. */
 export function sum(snapshot, service, name, labels = {}) {
   const matches = (series) => series.name === name && Object.entries(labels).every(([label, value]) => series.labels[label] === value);
   const found = (serviceOf(snapshot, service)?.series ?? []).filter(matches);
-  return found.length === 0 ? null : found.reduce((total, series) => total + (series.value ?? 0), 0);
+  const isKnown = found.length > 0 && found.every((series) => series.value !== null);
+  return isKnown ? found.reduce((total, series) => total + series.value, 0) : null;
 }
 
 /** Increase per second of `read` over the last `RECENT` snapshots. */

@@ -35,14 +35,17 @@ function createRequest(trace) {
 }
 
 async function openTrace(id) {
-  const response = await fetch(`/console/traces/${id}`);
   shown = id;
+  const response = await fetch(`/console/traces/${id}`);
+  const trace = response.ok ? await response.json() : null;
+  // Another one was opened meanwhile.
+  if (shown !== id) return;
   byId("trace").hidden = false;
   const title = byId("trace-title");
   setText(title, `Trace ${id}`);
   byId("spans").replaceChildren();
   byId("records").replaceChildren();
-  if (response.ok) showTrace(await response.json());
+  if (trace) showTrace(trace);
   else byId("records").append(element("li", {}, "The trace is no longer in memory."));
   title.focus();
   title.scrollIntoView({ block: "nearest" });
