@@ -106,6 +106,11 @@ replicas: ## Run a replica test, restarts and kills under load: make replicas TR
 	cargo build --locked --release --workspace --bins
 	target/release/replicas $(TRIAL)
 
+.PHONY: conformance
+conformance: ## Compare the gateway with its OpenAPI document, chains of requests included (schemathesis)
+	cargo build --locked --workspace --bins
+	CONFORMANCE_PHASES=examples,coverage,fuzzing,stateful cargo test --locked --workspace --test conformance
+
 .PHONY: performance
 performance: ## Measure CPU time, memory and start-up time, and write docs/performance.md (30 minutes; needs `apt-get install wrk strace`)
 	# Only the required binaries, because linking each takes minutes.
