@@ -5,6 +5,8 @@ use std::error::Error;
 
 use palisade_resilience::rejection::{Rejection, reasons};
 
+use super::verifier::{REVOKED, SIGNATURE, UNKNOWN_ISSUER, UNKNOWN_KEY};
+
 /// Values of the label `reason`.
 const REASONS: [&str; 9] =
     ["missing", "repeated", "expired", "revoked", "unknown_issuer", "unknown_key", "signature", "keys_unavailable", "invalid"];
@@ -38,11 +40,11 @@ fn reason(rejection: &Rejection) -> &'static str {
         (known, _) if *known == reasons::TOKEN_EXPIRED => "expired",
         (known, _) if *known == reasons::UPSTREAM_UNAVAILABLE => "keys_unavailable",
         (known, _) if *known == reasons::INVALID_PARAMETER => "repeated",
-        (_, None) if rejection.detail() == super::verifier::REVOKED => "revoked",
+        (_, None) if rejection.detail() == REVOKED => "revoked",
         (_, None) => "missing",
-        (_, Some("unknown issuer")) => "unknown_issuer",
-        (_, Some("unknown key")) => "unknown_key",
-        (_, Some("signature")) => "signature",
+        (_, Some(UNKNOWN_ISSUER)) => "unknown_issuer",
+        (_, Some(UNKNOWN_KEY)) => "unknown_key",
+        (_, Some(SIGNATURE)) => "signature",
         (_, Some(_)) => "invalid",
     }
 }

@@ -35,6 +35,10 @@ const MAX_INTERNAL_LIFETIME: i64 = 60;
 const USER_TYPES: [&str; 3] = ["JWT", "at+jwt", "application/at+jwt"];
 /// Detail of the rejection of a revoked token.
 pub(super) const REVOKED: &str = "the token is revoked";
+/// Causes of invalid tokens that are counted apart.
+pub(super) const UNKNOWN_ISSUER: &str = "unknown issuer";
+pub(super) const UNKNOWN_KEY: &str = "unknown key";
+pub(super) const SIGNATURE: &str = "signature";
 /// Longest time between two checks of an open stream.
 const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -184,7 +188,7 @@ impl Verifier {
     /// Rejects a token with an unknown key, or returns a retryable rejection if the JWKS was never
     /// loaded.
     fn unknown_key(&self, issuer: usize) -> Rejection {
-        if self.issuers.get(issuer).keys.is_loaded() { invalid_token("unknown key") } else { keys_unavailable() }
+        if self.issuers.get(issuer).keys.is_loaded() { invalid_token(UNKNOWN_KEY) } else { keys_unavailable() }
     }
 
     fn now(&self) -> i64 {
@@ -202,7 +206,7 @@ impl Verifier {
             return Err(reject(name));
         }
         let claims: Claims = decode_segment(payload).ok_or_else(|| reject("invalid claims"))?;
-        let Some((index, issuer)) = self.issuers.find(&claims.iss) else { return Err(reject("unknown issuer")) };
+        let Some((index, issuer)) = self.issuers.find(&claims.iss) else { return Err(reject(UNKNOWN_ISSUER)) };
         if !accepts_type(issuer, header.typ.as_deref()) {
             return Err(reject("typ is not the one of this issuer"));
         }
@@ -226,8 +230,8 @@ impl Verifier {
         };
         match key.verifies(message, signature) {
             Ok(true) => {}
-            Ok(false) => return Err(reject("signature")),
-            Err(error) => return Err(VerifyError::Rejected(invalid_token("signature").with_source(error))),
+            Ok(false) => return Err(reject(SIGNATURE)),
+            Err(error) => return Err(VerifyError::Rejected(invalid_token(SIGNATURE).with_source(error))),
         }
         check_claims(issuer, &claims, now).map_err(VerifyError::Rejected)?;
         let foreign = |error| VerifyError::Rejected(invalid_token("sub or jti").with_source(error));

@@ -58,11 +58,19 @@ impl DatabaseClock {
             *reading = Some(Reading { server_time, read_at });
         }
     }
-}
 
-impl DatabaseClock {
+    /// Follows a probe that returns the time of its server, if that has a clock of its own. Returns
+    /// the error of the probe.
+    pub async fn follow<E>(&self, probe: impl Future<Output = Result<Option<OffsetDateTime>, E>>) -> Result<(), E> {
+        let asked = Instant::now();
+        if let Some(now) = probe.await.inspect_err(|_| self.read_failed())? {
+            self.synchronize(now, asked);
+        }
+        Ok(())
+    }
+
     /// Sets the offset in the metrics to NaN. The clock itself goes on from its last reading.
-    pub fn read_failed(&self) {
+    fn read_failed(&self) {
         // A store in this process has no clock of its own.
         if self.0.reading.read().is_some() {
             self.0.offset.0.set(f64::NAN);

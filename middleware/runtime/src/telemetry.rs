@@ -210,8 +210,8 @@ impl Telemetry {
         let (writer, guard) = log::writer();
         let dropped_records = writer.error_counter();
         let (log_layer, log_filter) = log::layer_for(config.log_format, service, &config.log_filter, writer)?;
-        let recent_filter = log::filter(&config.log_filter)?;
-        let recent_log = recent.clone().map(|recent| recent::layer(recent, recent_filter));
+        let recent_log =
+            recent.clone().map(|recent| Ok::<_, Error>(recent::layer(recent, log::filter(&config.log_filter)?))).transpose()?;
         tracing_subscriber::registry().with(spans).with(log_layer).with(recent_log).try_init().map_err(|_| Error::AlreadyInstalled)?;
         panic_hook::install();
         let revision = option_env!("PALISADE_REVISION").unwrap_or("unknown");

@@ -15,7 +15,7 @@ pub(crate) use idempotency_key::{IdempotencyKey, record_key_outcome, retryable_w
 pub(crate) use json::{Integer, Json, Object, non_null};
 pub(crate) use merge_patch::{Member, MergePatch};
 pub(crate) use parameters::{Id, Limit, Query, Uuid};
-pub(crate) use preconditions::{Preconditions, Read};
+pub(crate) use preconditions::{NO_STORE, Preconditions, Read};
 pub(crate) use singletons::{LAST_EVENT_ID, reject_repeated, single_value};
 
 /// Maximum length of a field name quoted in an error, characters. Clients choose unknown names.

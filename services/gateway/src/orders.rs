@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     cache::Changes,
-    extract::{self, Id, IdempotencyKey, Preconditions, Query, Read, etag},
+    extract::{self, Id, IdempotencyKey, NO_STORE, Preconditions, Query, Read, etag},
     problem::{self, Problem, merge_violations, replay_header},
     upstreams::Upstreams,
 };
@@ -29,9 +29,6 @@ use body::{NewOrder, NewStatus, Order, OrderPage, OrderRevision};
 pub(crate) use events::{__path_events, events};
 use filters::Filters;
 pub(crate) use history::{__path_history, history};
-
-/// Orders change asynchronously and belong to one user.
-const NO_STORE: &str = "no-store";
 
 /// Suggested polling interval while the saga of an order is running, seconds.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");

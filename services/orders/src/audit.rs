@@ -19,6 +19,7 @@ use palisade_middleware::{
     jobs::Run,
     task,
 };
+use palisade_store::logged_violations;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -40,8 +41,6 @@ const RESERVATIONS_PER_PAGE: u32 = 500;
 const ORDERS_PER_PAGE: u32 = 1_000;
 /// Number of mismatches after which the comparison ends: the first ones show the problem.
 const MAX_MISMATCHES: usize = 100;
-/// Maximum number of violations that one audit logs.
-const MAX_LOGGED_VIOLATIONS: usize = 10;
 const COMPARISON_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Audit of one store.
@@ -122,10 +121,10 @@ impl Report {
 /// Logs the first violations, each with its order, and the number of the others, which
 /// `GET /invariants` lists.
 fn log_violations(violations: &[impl std::fmt::Display]) {
-    for violation in violations.iter().take(MAX_LOGGED_VIOLATIONS) {
+    let (logged, more) = logged_violations(violations);
+    for violation in logged {
         tracing::error!(%violation, "invariant violated");
     }
-    let more = violations.len().saturating_sub(MAX_LOGGED_VIOLATIONS);
     if more > 0 {
         tracing::error!(more, "further invariants violated");
     }

@@ -1,12 +1,13 @@
 //! Housekeeping jobs beside the saga worker: deletion of expired rows, and gauges of the store.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use palisade_middleware::{
     clock::{self, Clock},
     job::{self, Heartbeat},
     jobs::Run,
 };
+use palisade_store::{MISSED_READS, STATS_INTERVAL};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -14,12 +15,6 @@ use crate::{
     retention::{BATCH, CLEANUP_INTERVAL, Lifetimes},
     store::{Error, Store},
 };
-
-/// Interval at which the gauges are read from the store. Counters in memory would not survive a
-/// restart.
-const STATS_INTERVAL: Duration = Duration::from_secs(5);
-/// Failed reads in a row after which the gauges are unknown.
-const MISSED_READS: u32 = 3;
 
 /// Housekeeping of a replica.
 #[derive(Clone)]

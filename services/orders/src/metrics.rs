@@ -176,18 +176,20 @@ pub(crate) fn forget_stats() {
     events::forget_backlog();
 }
 
-/// Sets the gauges of [`record_overdue`] to NaN.
-pub(crate) fn forget_overdue() {
-    for collection in ["idempotency_keys", "outbox", "orders"] {
-        overdue_rows(collection).set(f64::NAN);
-    }
-}
-
 /// Sets the numbers of rows past their retention.
 pub(crate) fn record_overdue(overdue: Overdue) {
-    overdue_rows("idempotency_keys").set(as_f64(overdue.keys));
-    overdue_rows("outbox").set(as_f64(overdue.events));
-    overdue_rows("orders").set(as_f64(overdue.orders));
+    set_overdue([overdue.keys, overdue.events, overdue.orders].map(as_f64));
+}
+
+/// Sets the gauges of [`record_overdue`] to NaN.
+pub(crate) fn forget_overdue() {
+    set_overdue([f64::NAN; 3]);
+}
+
+fn set_overdue(rows: [f64; 3]) {
+    for (collection, rows) in ["idempotency_keys", "outbox", "orders"].into_iter().zip(rows) {
+        overdue_rows(collection).set(rows);
+    }
 }
 
 /// Records rows of `collection` that were deleted after their retention. The rows of an order count

@@ -23,7 +23,7 @@ use palisade_middleware::{
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, orders::v1::orders_service_server::OrdersServiceServer};
 use palisade_store::Reconnect;
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 use tonic::service::Routes;
 
 use crate::{
@@ -68,18 +68,7 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let probed = (store.clone(), clock.clone());
     readiness.watch(system, true, process.shutdown.clone(), move || {
         let (store, clock) = probed.clone();
-        async move {
-            let asked = Instant::now();
-            match store.ping().await {
-                Ok(Some(now)) => clock.synchronize(now, asked),
-                Ok(None) => {}
-                Err(error) => {
-                    clock.read_failed();
-                    return Err(error.to_string());
-                }
-            }
-            Ok(())
-        }
+        async move { clock.follow(store.ping()).await.map_err(|error| error.to_string()) }
     });
     let clock: Arc<dyn Clock> = Arc::new(clock);
     let broker = Broker::new(&config.events)?;

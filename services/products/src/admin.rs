@@ -13,6 +13,7 @@ use axum::{
 };
 use http::StatusCode;
 use palisade_middleware::{clock::Clock, job, jobs::Run, task};
+use palisade_store::logged_violations;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -30,9 +31,6 @@ pub fn router(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Router {
         .with_state((store.clone(), clock.clone()))
         .merge(reservations::router(store, clock))
 }
-
-/// Maximum number of violations that one audit logs; `GET /invariants` lists all.
-const MAX_LOGGED_VIOLATIONS: usize = 10;
 
 type AdminState = (Arc<dyn Store>, Arc<dyn Clock>);
 
@@ -90,10 +88,10 @@ async fn invariants(State((store, clock)): State<AdminState>) -> Response {
 }
 
 fn record(audit: &Audit, now: OffsetDateTime) {
-    for violation in audit.violations.iter().take(MAX_LOGGED_VIOLATIONS) {
+    let (logged, more) = logged_violations(&audit.violations);
+    for violation in logged {
         tracing::error!(%violation, "stock invariant violated");
     }
-    let more = audit.violations.len().saturating_sub(MAX_LOGGED_VIOLATIONS);
     if more > 0 {
         tracing::error!(more, "further stock invariants violated");
     }

@@ -23,7 +23,6 @@ use palisade_middleware::{
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, products::v1::products_service_server::ProductsServiceServer};
 use palisade_store::Reconnect;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -69,18 +68,7 @@ pub fn start(config: &Config, verifier: Arc<Verifier>, process: &Process) -> any
     let probed = (store.clone(), clock.clone());
     readiness.watch(system, true, process.shutdown.clone(), move || {
         let (store, clock) = probed.clone();
-        async move {
-            let asked = Instant::now();
-            match store.ping().await {
-                Ok(Some(now)) => clock.synchronize(now, asked),
-                Ok(None) => {}
-                Err(error) => {
-                    clock.read_failed();
-                    return Err(error.to_string());
-                }
-            }
-            Ok(())
-        }
+        async move { clock.follow(store.ping()).await.map_err(|error| error.to_string()) }
     });
     let clock: Arc<dyn Clock> = Arc::new(clock);
 

@@ -9,6 +9,7 @@ use palisade_middleware::{
     job,
     jobs::Run,
 };
+use palisade_store::{MISSED_READS, STATS_INTERVAL};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -27,11 +28,6 @@ const MAX_BACKOFF: u32 = 8;
 
 /// Maximum number of rows per deletion.
 const CLEANUP_BATCH: u32 = 500;
-
-/// Interval at which the gauges are read from the store.
-const STATS_INTERVAL: Duration = Duration::from_secs(5);
-/// Failed reads in a row after which the gauges are unknown.
-const MISSED_READS: u32 = 3;
 
 /// Interval of the deletion of rows past their retention.
 const CLEANUP_INTERVAL: Duration = Duration::from_mins(1);

@@ -187,10 +187,11 @@ impl ResponseTimer {
         if self.role == Role::Client {
             return;
         }
+        let rejected = |rejection: &Rejection| (*rejection.reason() == reasons::DEADLINE_EXCEEDED, rejection.is_due_to_caller());
         let (timed_out, by_caller) = match result {
-            Err(rejection) => (*rejection.reason() == reasons::DEADLINE_EXCEEDED, rejection.is_due_to_caller()),
+            Err(rejection) => rejected(rejection),
             Ok(response) => match response.extensions().get::<RejectionExtension>() {
-                Some(RejectionExtension(rejection)) => (*rejection.reason() == reasons::DEADLINE_EXCEEDED, rejection.is_due_to_caller()),
+                Some(RejectionExtension(rejection)) => rejected(rejection),
                 None => (grpc_status::from_headers(response.headers()) == Some(Code::DeadlineExceeded), false),
             },
         };

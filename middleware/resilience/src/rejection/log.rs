@@ -25,15 +25,15 @@ impl Rejection {
     /// Logs the rejection.
     pub(crate) fn log(&self) {
         let (reason, detail) = (self.reason().slug, self.detail());
-        let cause = Causes(self.source());
         if *self.reason() == reasons::NOT_READY {
             tracing::debug!(detail, "not ready");
         } else if self.should_warn() {
             if let Some(left_out) = BUDGET.admit(reason) {
+                let cause = Causes(self.source());
                 tracing::warn!(reason, detail, %cause, left_out = (left_out > 0).then_some(left_out), "request rejected");
             }
         } else {
-            tracing::debug!(reason, detail, %cause, "request rejected");
+            self.log_detail();
         }
     }
 

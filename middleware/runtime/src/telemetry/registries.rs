@@ -38,7 +38,10 @@ impl Registry {
     pub(super) fn render(&self) -> String {
         let mut text = self.endpoints.render_into(self.service, self.recorder.handle().render());
         for metric in CATALOG.iter().filter(|metric| metric.kind == Kind::FractionCounter) {
-            text = text.replace(&format!("# TYPE {} gauge\n", metric.name), &format!("# TYPE {} counter\n", metric.name));
+            let kind = format!("# TYPE {} ", metric.name);
+            if let Some(at) = text.find(&format!("{kind}gauge\n")) {
+                text.replace_range(at + kind.len()..at + kind.len() + "gauge".len(), "counter");
+            }
         }
         text
     }

@@ -18,10 +18,12 @@ use palisade_middleware::{
     rejection::{Rejection, reasons},
 };
 use palisade_proto::preconditions::v1 as proto;
-
 use serde::Serialize;
 
 use super::entity_tag::{self, OpaqueTag, Tag};
+
+/// `Cache-Control` of what changes asynchronously or belongs to one user.
+pub(crate) const NO_STORE: &str = "no-store";
 
 /// Conditions of a request on entity tags.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,7 +67,7 @@ impl Preconditions {
     /// Returns the response to a `GET` or `HEAD` of a representation without an entity tag, which
     /// caches do not store.
     pub(crate) fn unstored(&self, body: impl Serialize) -> Result<Response, Rejection> {
-        let headers = [(CACHE_CONTROL, "no-store")];
+        let headers = [(CACHE_CONTROL, NO_STORE)];
         Ok(match self.check_read(None)? {
             Read::Changed => (headers, Json(body)).into_response(),
             Read::NotModified => (StatusCode::NOT_MODIFIED, headers).into_response(),

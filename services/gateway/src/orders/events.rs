@@ -18,8 +18,8 @@ use palisade_proto::orders::v1::{FindOneRequest, WatchOrderRequest};
 
 use self::stream::OrderEventStream;
 use crate::{
-    extract::{self, Id, LAST_EVENT_ID, Preconditions, Read},
-    orders::{NO_STORE, body::Order},
+    extract::{self, Id, LAST_EVENT_ID, NO_STORE, Preconditions, Read},
+    orders::body::Order,
     problem,
     upstreams::Upstreams,
 };
