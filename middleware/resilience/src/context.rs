@@ -132,6 +132,14 @@ pub fn scope<F: Future>(context: Context, future: F) -> impl Future<Output = F::
     CURRENT.scope(context, future)
 }
 
+/// Runs `future` in the current context as work that goes on after the response to its request. Its
+/// calls keep the deadline, but count their timeouts themselves: the response came in time.
+pub fn outlive_request<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let mut context = current().unwrap_or_else(Context::background);
+    context.deadline = context.deadline.map(TimeLimit::outliving_request);
+    scope(context, future)
+}
+
 /// As [`scope`], with a nameable future type.
 pub(crate) fn enter<F: Future>(context: Context, future: F) -> TaskLocalFuture<Context, F> {
     CURRENT.scope(context, future)

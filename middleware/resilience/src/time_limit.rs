@@ -78,6 +78,13 @@ impl TimeLimit {
         Self { inherited: true, ..self }
     }
 
+    /// Keeps the time for work that goes on after the response to its request, whose server no longer
+    /// counts the expiry.
+    #[must_use]
+    pub(crate) fn outliving_request(self) -> Self {
+        Self { inherited: false, ..self }
+    }
+
     /// Returns whether it is the limit of a request that this process serves. The server counts its
     /// expiry, so the calls on behalf of that request do not.
     pub(crate) fn is_inherited(self) -> bool {

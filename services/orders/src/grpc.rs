@@ -273,7 +273,7 @@ impl Orders {
         let (creation_sender, creation) = oneshot::channel();
         let (finish, finished) = oneshot::channel();
         let (store, executor) = (self.store.clone(), self.executor.clone());
-        self.process.run(async move {
+        self.process.run(context::outlive_request(async move {
             let key = create.key.clone();
             let creation = store.create(create, now).await;
             if let (Some(_), Ok(creation)) = (&key, &creation) {
@@ -289,7 +289,7 @@ impl Orders {
                 };
                 let _ = finish.send(executor.run(claimed, &encode_response).await);
             }
-        });
+        }));
         let creation = creation.await.map_err(|_| Rejection::internal("the saga task ended without a result"))?;
         Ok((creation.map_err(rejections::from_store_error)?, finished))
     }

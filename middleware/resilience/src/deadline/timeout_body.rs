@@ -181,12 +181,9 @@ impl ResponseTimer {
         if by_caller || chosen_by == Some(LimitOrigin::Caller) { caller } else { operator }.increment(1);
     }
 
-    /// Counts the timeout of a request whose handler noticed it first: by a call under the same
-    /// limit, less a margin, or by one that was not worth a start.
+    /// Counts a timeout that was noticed elsewhere first: by the handler, by a call under the same
+    /// limit, less a margin, or by one that was not worth a start; or the called service.
     fn count_noticed<B>(&self, result: &Result<Response<B>, Rejection>) {
-        if self.role == Role::Client {
-            return;
-        }
         let rejected = |rejection: &Rejection| (*rejection.reason() == reasons::DEADLINE_EXCEEDED, rejection.is_due_to_caller());
         let (timed_out, by_caller) = match result {
             Err(rejection) => rejected(rejection),

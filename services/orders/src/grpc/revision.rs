@@ -41,7 +41,7 @@ impl Orders {
         let (finish, finished) = oneshot::channel::<End>();
         let (store, executor, now) = (self.store.clone(), self.executor.clone(), self.clock.now());
         // Cancelling the call cancels neither the request nor the revision.
-        self.process.run({
+        self.process.run(context::outlive_request({
             let wanted = (lines.clone(), max_total);
             async move {
                 let result = store.request_revision(id, wanted, by, preconditions, lease, now).await;
@@ -52,7 +52,7 @@ impl Orders {
                     let _ = finish.send(executor.revise(claimed).await);
                 }
             }
-        });
+        }));
         let result = requested.await.map_err(|_| Rejection::internal("the revision task ended without a result"))?;
         let order = match result.map_err(rejections::from_store_error)? {
             RequestRevisionResult::Requested(claimed) => self.wait_for_revision(finished, claimed.saga.order).await?,

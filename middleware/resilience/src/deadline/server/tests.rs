@@ -182,69 +182,7 @@ async fn late_http_body_is_truncated() {
     assert_eq!(error.downcast::<Elapsed>().unwrap().0, DEFAULT);
 }
 
-mod counted {
-    use metrics_exporter_prometheus::PrometheusRecorder;
-
-    use super::*;
-    use crate::{
-        deadline::{AttemptTimeoutLayer, TotalDeadlineLayer, apply_inbound_origin},
-        respond::ClientRespondLayer,
-    };
-
-    /// Returns the counted timeouts as `target/kind`.
-    fn counted(recorder: &PrometheusRecorder) -> Vec<String> {
-        let shown = recorder.handle().render();
-        let label = |line: &str, name: &str| line.split_once(&format!("{name}=\"")).unwrap().1.split_once('"').unwrap().0.to_owned();
-        let lines = shown.lines().filter(|line| line.starts_with("palisade_request_timeouts") && !line.ends_with(" 0"));
-        lines.map(|line| format!("{}/{}{}", label(line, "target"), label(line, "kind"), &line[line.rfind('}').unwrap() + 1..])).collect()
-    }
-
-    /// A server whose handler calls a target that never responds.
-    async fn serve(protocol: Protocol, actor: Option<&'static str>, timeout: Option<&'static str>) -> Vec<String> {
-        let recorder = PrometheusBuilder::new().build_recorder();
-        let _local = metrics::set_default_local_recorder(&recorder);
-        let handler = service_fn(move |mut request: Request<()>| {
-            let mut principal = context::Principal::on_behalf_of("alice");
-            principal.actor = actor.map(str::to_owned);
-            request.extensions_mut().get_mut::<context::Context>().unwrap().principal = Some(principal.into());
-            apply_inbound_origin(&mut request);
-            let context = context::Context::of(&request).unwrap().clone();
-            let target = service_fn(|_: Request<()>| std::future::pending::<Result<Response<Empty<Bytes>>, Rejection>>());
-            let client = tower::ServiceBuilder::new()
-                .layer(ClientRespondLayer(Protocol::Grpc))
-                .layer(TotalDeadlineLayer { limit: Duration::from_secs(9), min_attempt: Duration::from_millis(10) })
-                .layer(AttemptTimeoutLayer::new("target", Duration::from_secs(9)))
-                .service(target);
-            // Passes the response of the target on, as a handler does.
-            context::scope(context, async move { Ok::<_, Rejection>(client.oneshot(Request::new(())).await.unwrap()) })
-        });
-        let mut request = Request::new(());
-        request.extensions_mut().insert(context::Context::background());
-        let header = if protocol == Protocol::Grpc { grpc_timeout::HEADER } else { REQUEST_TIMEOUT_HEADER };
-        if let Some(timeout) = timeout {
-            request.headers_mut().insert(header, HeaderValue::from_static(timeout));
-        }
-        drop(DeadlineLayer::new(protocol, DEFAULT, MAX).layer(handler).oneshot(request).await);
-        counted(&recorder)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn timeout_is_counted_once_where_it_was_set() {
-        for (protocol, actor, timeout, expected) in [
-            // The time of a user: counted by the server that the user called.
-            (Protocol::Http, None, Some("1000"), &["server/caller 1"][..]),
-            (Protocol::Http, None, Some("5"), &["server/caller 1"]),
-            (Protocol::Grpc, None, Some("1S"), &["server/caller 1"]),
-            // A setting of this process for its calls.
-            (Protocol::Http, None, None, &["target/attempt 1"]),
-            (Protocol::Grpc, None, None, &["target/attempt 1"]),
-            // The time of a service of ours: counted there.
-            (Protocol::Grpc, Some("gateway"), Some("1S"), &[]),
-        ] {
-            assert_eq!(serve(protocol, actor, timeout).await, expected, "{protocol:?} {actor:?} {timeout:?}");
-        }
-    }
-}
+mod counted;
 
 mod streams {
     use futures_util::{StreamExt, stream};
