@@ -2,7 +2,8 @@
 //!
 //! A page of the web can make a browser send requests to addresses that only the browser reaches.
 //! With a host name of its own that resolves to the admin port, the page can even read the
-//! responses. Such a request carries that name in `Host`, or the origin of the page in `Origin`.
+//! responses. Such a request carries that name in `Host`, or the origin of the page in `Origin`. A
+//! request without `Origin`, as of an image, carries `Sec-Fetch-Site` (Fetch Metadata).
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -12,7 +13,7 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::Response,
 };
-use http::{HeaderMap, StatusCode, Uri, header, uri::Authority};
+use http::{HeaderMap, HeaderName, StatusCode, Uri, header, uri::Authority};
 use palisade_resilience::{
     rejection::{Reason, Rejection},
     setting::Invalid,
@@ -22,6 +23,10 @@ use tonic::Code;
 /// Reason of a request that was not meant for this port.
 static MISDIRECTED: Reason =
     Reason::new("misdirected_request", StatusCode::MISDIRECTED_REQUEST, Code::PermissionDenied, "The request is not meant for this port");
+
+/// Fetch Metadata: whose page sent the request, and whether the user followed a link.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// Host names of an admin port, besides `localhost` and all IP addresses.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +62,11 @@ impl AdminHosts {
         };
         if host.as_ref().is_some_and(|host| !self.allows(host.host())) {
             return Err("the host is not one of admin_hosts");
+        }
+        let own_page = single(FETCH_SITE)?.is_none_or(|site| site == "same-origin" || site == "none");
+        let link = single(FETCH_MODE)?.is_some_and(|mode| mode == "navigate");
+        if !own_page && !link {
+            return Err("the request comes from a page of another origin");
         }
         let Some(origin) = single(header::ORIGIN)? else { return Ok(()) };
         let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).and_then(|(_, host)| host.parse::<Authority>().ok());
@@ -116,6 +126,18 @@ mod tests {
                 headers.extend(value.map(|value| (name, HeaderValue::from_static(value))));
             }
             assert_eq!(hosts.check(&Uri::from_static("/metrics"), &headers).is_ok(), allowed, "{host:?} {origin:?}");
+        }
+        for (site, mode, allowed) in [
+            ("none", None, true),
+            ("same-origin", Some("cors"), true),
+            ("cross-site", Some("navigate"), true),
+            ("cross-site", Some("no-cors"), false),
+            ("same-site", Some("no-cors"), false),
+            ("cross-site", None, false),
+        ] {
+            let fetch = [(FETCH_SITE, Some(site)), (FETCH_MODE, mode)];
+            let headers = fetch.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::from_static(value?)))).collect();
+            assert_eq!(hosts.check(&Uri::from_static("/console/feed"), &headers).is_ok(), allowed, "{site} {mode:?}");
         }
         let http2 = |uri| hosts.check(&Uri::from_static(uri), &HeaderMap::new());
         assert!(http2("http://127.0.0.1:9464/metrics").is_ok() && http2("http://evil.example/metrics").is_err());
