@@ -1,13 +1,17 @@
 //! API documentation page (Swagger UI), served without external hosts.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{io::Read, sync::Arc};
 
 use axum::{
     extract::{Path, State},
-    http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+    http::{
+        HeaderMap,
+        header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY},
+    },
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use palisade_middleware::rejection::{Rejection, reasons};
 use utoipa_swagger_ui::Config;
 
@@ -43,17 +47,68 @@ pub(crate) async fn page() -> Response {
 #[utoipa::path(get, path = "/docs/{asset}", operation_id = "docsAsset", tag = "documentation",
     params(("asset" = String, Path, description = "Name of a script or style sheet of the page")),
     responses((status = 200, description = "The script or style sheet")))]
-pub(crate) async fn asset(Path(name): Path<String>) -> Result<Response, Rejection> {
-    let (content_type, bytes) = match name.as_str() {
-        "page.js" => ("text/javascript", Cow::Borrowed(include_bytes!("docs/page.js").as_slice())),
-        "swagger-ui.css" => ("text/css", vendored(&name)?),
-        "swagger-ui-bundle.js" => ("text/javascript", vendored(&name)?),
+pub(crate) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Rejection> {
+    let (content_type, vendored) = match name.as_str() {
+        "page.js" => ("text/javascript", false),
+        "swagger-ui.css" => ("text/css", true),
+        "swagger-ui-bundle.js" => ("text/javascript", true),
         _ => return Err(Rejection::new(&reasons::NOT_FOUND, "unknown asset")),
     };
-    Ok(([(CONTENT_TYPE, content_type), (CACHE_CONTROL, ASSET_CACHE)], bytes).into_response())
+    let description = [(CONTENT_TYPE, content_type), (CACHE_CONTROL, ASSET_CACHE)];
+    if !vendored {
+        return Ok((description, include_str!("docs/page.js")).into_response());
+    }
+    // The program contains these files in compressed form.
+    let file = utoipa_swagger_ui::serve(&name, Arc::new(Config::default())).ok().flatten();
+    let compressed = file.ok_or_else(|| Rejection::internal("a file is missing in swagger-ui"))?.bytes;
+    if accepts_gzip(&headers) {
+        return Ok((description, [(VARY, "accept-encoding"), (CONTENT_ENCODING, "gzip")], compressed).into_response());
+    }
+    let mut bytes = Vec::new();
+    GzDecoder::new(&*compressed)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Rejection::internal("a file of swagger-ui is damaged").with_source(error))?;
+    Ok((description, [(VARY, "accept-encoding")], bytes).into_response())
 }
 
-fn vendored(name: &str) -> Result<Cow<'static, [u8]>, Rejection> {
-    let file = utoipa_swagger_ui::serve(name, Arc::new(Config::default())).ok().flatten();
-    file.map(|file| file.bytes).ok_or_else(|| Rejection::internal("a file is missing in swagger-ui"))
+/// Returns whether `Accept-Encoding` names gzip, and not with weight 0 (RFC 9110, 12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
+        let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok());
+        name.trim().eq_ignore_ascii_case("gzip") && weight.is_some_and(|weight| weight > 0.0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    async fn get(name: &str, accept_encoding: Option<&'static str>) -> (HeaderMap, Bytes) {
+        let headers = accept_encoding.map(|value| (ACCEPT_ENCODING, value.parse().unwrap())).into_iter().collect();
+        let (head, body) = asset(Path(name.to_owned()), headers).await.unwrap().into_parts();
+        (head.headers, body.collect().await.unwrap().to_bytes())
+    }
+
+    #[tokio::test]
+    async fn assets_are_compressed_for_clients_that_accept_it() {
+        for name in ["swagger-ui.css", "swagger-ui-bundle.js"] {
+            let (headers, plain) = get(name, None).await;
+            assert!(!headers.contains_key(CONTENT_ENCODING) && plain.len() > 100_000, "{name}: {} bytes", plain.len());
+            for accepted in ["gzip", "br;q=1, GZIP ; q=0.5"] {
+                let (headers, compressed) = get(name, Some(accepted)).await;
+                assert_eq!((&headers[CONTENT_ENCODING], &headers[VARY]), (&"gzip".parse().unwrap(), &"accept-encoding".parse().unwrap()));
+                assert!(compressed.len() < plain.len() / 2, "{name}: {} bytes", compressed.len());
+                let mut bytes = Vec::new();
+                GzDecoder::new(&*compressed).read_to_end(&mut bytes).unwrap();
+                assert_eq!(bytes, plain);
+            }
+            for refused in ["gzip;q=0", "br", "", "gzip;q=x"] {
+                assert_eq!(get(name, Some(refused)).await.1, plain, "{refused}");
+            }
+        }
+    }
 }
