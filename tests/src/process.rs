@@ -42,6 +42,20 @@ pub fn command(name: &str) -> Command {
     command
 }
 
+/// Returns the same command for another build of its program, in `directory`.
+pub fn of_build(directory: &Path, command: &Command) -> Command {
+    let name = Path::new(command.get_program()).file_name().expect("a program has a file name");
+    let mut other = Command::new(directory.join(name));
+    other.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => other.env(name, value),
+            None => other.env_remove(name),
+        };
+    }
+    other
+}
+
 /// Runs a program to completion.
 pub fn run(name: &str, arguments: &[&str]) -> Output {
     command(name).args(arguments).output().expect("a built program can be started")
@@ -157,6 +171,13 @@ impl Program {
         self.terminate();
         assert_eq!(self.exit_code(), Some(0), "{}", self.last_lines());
         self.restart();
+    }
+
+    /// As [`Self::restart_gracefully`] with the build under test, whatever it ran before.
+    pub fn upgrade(&mut self) {
+        let current = program("palisade").parent().expect("program has a parent directory").to_owned();
+        self.command = of_build(&current, &self.command);
+        self.restart_gracefully();
     }
 
     /// Starts the program with the same command, after killing it if it still runs.

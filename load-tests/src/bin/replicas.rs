@@ -21,6 +21,11 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     let mut failed = false;
     for scenario in SCENARIOS.iter().filter(|scenario| names.is_empty() || names.iter().any(|name| name == scenario.name)) {
+        if let Some(variable) = scenario.needs.filter(|variable| env::var_os(variable).is_none()) {
+            println!("# {}\n\nNot run: {variable} is not set (`make {0}` sets it).\n", scenario.name);
+            failed |= !names.is_empty();
+            continue;
+        }
         let assertions = scenario.run(restarts).await;
         let report = format!("# {}\n\n{}\n\n{assertions}", scenario.name, scenario.question);
         println!("{report}");

@@ -19,11 +19,11 @@ const TOLERANCE: f64 = 0.2;
 const MAX_SLOW_SHARE: f64 = 0.1;
 
 /// Services called through a load balancer, and the called methods.
-const CALLED_SERVICES: [(&str, &str); 2] =
+pub(super) const CALLED_SERVICES: [(&str, &str); 2] =
     [("products", "palisade.products.v1.ProductsService/*"), ("orders", "palisade.orders.v1.OrdersService/*")];
 
 pub(super) async fn spread() -> Assertions {
-    let environment = start(TimeLimits::Default);
+    let environment = start(TimeLimits::Default, |_| {});
     for (service, method) in CALLED_SERVICES {
         for replica in environment.shop.replicas(service) {
             slow_down(replica, service, method, EQUAL_MS).await;

@@ -79,12 +79,19 @@ impl Postgres {
         self.administer("pg_restore", &["--exit-on-error", "--dbname", database, text(file)]);
     }
 
-    /// Runs a client program, which must succeed.
-    fn administer(&self, program: &str, arguments: &[&str]) {
+    /// Returns the size of a database, bytes.
+    pub fn size(&self, database: &str) -> u64 {
+        let query = format!("select pg_database_size('{database}')");
+        self.administer("psql", &["--no-align", "--tuples-only", "--command", &query, database]).trim().parse().expect("a number")
+    }
+
+    /// Runs a client program, which must succeed, and returns its output.
+    fn administer(&self, program: &str, arguments: &[&str]) -> String {
         let mut command = Command::new(programs().join(program));
         command.args(["-h", "127.0.0.1", "-U", "app", "-p", &self.port.to_string()]).args(arguments);
         let output = command.output().expect("the programs of PostgreSQL can be started");
         assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Suspends the processes (SIGSTOP): connections stay open without responses.
