@@ -7,8 +7,7 @@ from=$(git rev-parse --verify --quiet "${1:-$(git rev-list -1 --before='1 day ag
     { echo "usage: make upgrade FROM=<revision>" >&2; exit 2; }
 tree=target/previous/$from
 [ -e "$tree" ] || git worktree add --force --detach "$tree" "$from"
-for manifest in "$tree/Cargo.toml" Cargo.toml; do
-    cargo build --locked --workspace --bins --manifest-path "$manifest" --target-dir "$(dirname "$manifest")/target"
-done
+cargo build --workspace --bins --manifest-path "$tree/Cargo.toml" --target-dir "$tree/target"
+cargo build --locked --workspace --bins
 echo "upgrade from $(git log -1 --format='%h %s' "$from")"
 PALISADE_PREVIOUS_PROGRAMS=$PWD/$tree/target/debug target/debug/replicas upgrade
