@@ -27,7 +27,7 @@ pub use palisade_runtime::{
     admin, config, cursor, database_clock, group_commit, health, jobs, parse, preconditions, private_file, process, store_instrumentation,
     telemetry,
 };
-pub use palisade_transport::tls;
+pub use palisade_transport::{network, tls};
 
 /// Service discovery and registration.
 pub mod discovery {

@@ -30,7 +30,10 @@ use palisade_resilience::{
     setting::Invalid,
     task,
 };
-use palisade_transport::server::{self, accept};
+use palisade_transport::{
+    network,
+    server::{self, accept},
+};
 
 /// Exit code for an invalid configuration (`EX_CONFIG` of sysexits).
 pub const EXIT_CONFIG: u8 = 78;
@@ -242,6 +245,11 @@ impl Process {
         R: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let tls = config.tls.acceptor(protocol).map_err(|error| config.tls.invalid(&error).in_section("server"))?;
+        if let Some(network) = network::installed() {
+            let connections = accept::Connections::new("public", protocol, config, tls);
+            self.run(accept::serve_incoming(network.listen(address), connections, stack, self.shutdown.clone()));
+            return Ok(address);
+        }
         let port = accept::Listener { tls, ..bind("listen", address)?.into() };
         let address = print_listen_address(name, if port.tls.is_some() { "https" } else { "http" }, &port.listener)
             .map_err(|error| unusable_address("listen", address, &error))?;
@@ -259,6 +267,10 @@ impl Process {
         readiness: Readiness,
         extra_routes: Router,
     ) -> Result<SocketAddr, Invalid> {
+        if network::installed().is_some() {
+            // An admin port serves operators, which a simulation does not have.
+            return Ok(address);
+        }
         let listener = bind("admin_listen", address)?;
         let address = print_listen_address(&format!("{name}-admin"), "http", &listener)
             .map_err(|error| unusable_address("admin_listen", address, &error))?;

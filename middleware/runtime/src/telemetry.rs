@@ -1,6 +1,7 @@
 //! Telemetry of a process: traces (OTLP), metrics (Prometheus) and logs. The only module that
 //! depends on exporters.
 
+mod detached;
 mod log;
 mod panic_hook;
 mod process;

@@ -5,9 +5,11 @@
 //! |---|---|
 //! | [`server`] | accept loop, HTTP/2 limits, connection age, graceful shutdown, HTTP guard |
 //! | [`client`] | lazy connections with backoff, P2C load balancing (peak EWMA), outlier ejection |
+//! | [`network`] | replacement of TCP by a simulated network |
 //! | [`tls`] | certificates of ports and upstreams, reloaded while running; mTLS peer identity |
 
 pub mod client;
+pub mod network;
 pub mod server;
 mod sync;
 pub mod tls;

@@ -24,4 +24,4 @@ pub mod watch;
 pub mod worker;
 
 pub use config::Config;
-pub use start::{erase, keys, migrate, redrive, start};
+pub use start::{erase, keys, migrate, redrive, start, start_with_store};

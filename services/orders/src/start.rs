@@ -55,9 +55,15 @@ pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
 
 /// Starts the service, which runs until the process stops. Returns its gRPC address.
 pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<SocketAddr> {
+    let opened = open_store(&config.store)?;
+    start_with_store(config, opened, keys, process)
+}
+
+/// As [`start`] with an open store.
+pub fn start_with_store(config: Config, opened: Opened, keys: Keys, process: &Process) -> anyhow::Result<SocketAddr> {
     metrics::register();
     let readiness = process.readiness();
-    let Opened { store, database, reconnect } = open_store(&config.store)?;
+    let Opened { store, database, reconnect } = opened;
     let clock = DatabaseClock::new(process.clock.clone());
     let system = database.system;
     let watchers = OrderWatchers::default();
@@ -174,10 +180,13 @@ pub async fn erase(config: &Config, subject: &Subject) -> anyhow::Result<(Subjec
 }
 
 /// Store before its instrumentation.
-struct Opened {
-    store: Arc<dyn Store>,
-    database: Database,
-    reconnect: Reconnect,
+pub struct Opened {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Its attributes for telemetry.
+    pub database: Database,
+    /// Control of its connections.
+    pub reconnect: Reconnect,
 }
 
 fn open_store(config: &config::Store) -> anyhow::Result<Opened> {

@@ -18,4 +18,4 @@ pub mod store;
 pub mod sweeper;
 
 pub use config::Config;
-pub use start::{erase, start, verifier};
+pub use start::{erase, start, start_with_store, verifier};

@@ -20,6 +20,7 @@ use palisade_middleware::{
     process::Process,
     respond::Protocol,
     server,
+    store_instrumentation::Database,
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, products::v1::products_service_server::ProductsServiceServer};
 use palisade_store::Reconnect;
@@ -53,14 +54,20 @@ pub fn verifier(config: &Config, process: &Process) -> anyhow::Result<Arc<Verifi
 
 /// Starts the service, which runs until the process stops. Returns its gRPC address.
 pub fn start(config: &Config, verifier: Arc<Verifier>, process: &Process) -> anyhow::Result<SocketAddr> {
-    metrics::register();
-    let readiness = process.readiness();
     let url = config.store.url()?;
     let database = store::database_of(url.expose()).context("store.url: must begin with mongodb:// or sqlite://")?;
+    let store = ConnectingStore::<dyn Store>::default();
+    let reconnect = open_store(url, &store, process)?;
+    start_with_store(config, Opened { store, database, reconnect }, verifier, process)
+}
+
+/// As [`start`] with an open store.
+pub fn start_with_store(config: &Config, opened: Opened, verifier: Arc<Verifier>, process: &Process) -> anyhow::Result<SocketAddr> {
+    metrics::register();
+    let readiness = process.readiness();
+    let Opened { store: opened, database, reconnect } = opened;
     let clock = DatabaseClock::new(process.clock.clone());
     let system = database.system;
-    let opened = ConnectingStore::<dyn Store>::default();
-    let reconnect = open_store(url, &opened, process)?;
     let timeout = Duration::from_millis(config.store.timeout_ms);
     let store = InstrumentedStore::connecting(opened, database, timeout).with_reconnect(reconnect);
     let changed = store.changed();
@@ -113,6 +120,16 @@ pub async fn erase(config: &Config, subject: &Subject, pseudonym: &Subject) -> a
         _ => Arc::new(MongoStore::new(url.expose()).await?),
     };
     Ok(erasure::erase(&*store, subject, pseudonym).await?)
+}
+
+/// Store before its instrumentation.
+pub struct Opened {
+    /// The store, which may still be opened in the background.
+    pub store: ConnectingStore<dyn Store>,
+    /// Its attributes for telemetry.
+    pub database: Database,
+    /// Control of its connections.
+    pub reconnect: Reconnect,
 }
 
 /// Opens the store and returns the control of its connections. A server whose name cannot be

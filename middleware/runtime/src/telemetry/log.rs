@@ -83,6 +83,11 @@ impl fmt::Debug for Reloadable {
 }
 
 impl Reloadable {
+    /// Creates the handle of no filter.
+    pub(super) fn detached() -> Self {
+        Self { text: Arc::default(), reload: Arc::new(|_| Ok(())) }
+    }
+
     /// Returns the filter in use.
     pub(super) fn text(&self) -> String {
         self.text.lock().clone()

@@ -16,7 +16,10 @@ use tokio::{
 use tower::Service;
 
 use super::{Connection, connect_backoff::ConnectBackoff, happy_eyeballs::connect_first};
-use crate::tls;
+use crate::{
+    network::{self, Socket},
+    tls,
+};
 use palisade_resilience::jitter;
 
 /// Reason for a failed connection.
@@ -50,17 +53,25 @@ impl ConnectParams {
     }
 
     /// Connects to the host and port of `uri`, without a timeout.
-    pub(super) async fn connect(&self, uri: &Uri) -> io::Result<tls::Stream<TcpStream>> {
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let addresses = lookup_host((host, uri.port_u16().unwrap_or(80))).await?;
+    pub(super) async fn connect(&self, uri: &Uri) -> io::Result<tls::Stream<Socket>> {
+        let (host, port) = (uri.host().unwrap_or_default().trim_matches(['[', ']']), uri.port_u16().unwrap_or(80));
+        let socket = match network::installed() {
+            Some(network) => Socket::Installed(network.connect(host.to_owned(), port).await?),
+            None => Socket::Tcp(self.connect_tcp(host, port).await?),
+        };
+        match &self.tls {
+            Some(tls) => tls.connect(socket).await,
+            None => Ok(tls::Stream::Plain(socket)),
+        }
+    }
+
+    async fn connect_tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let addresses = lookup_host((host, port)).await?;
         let tcp = connect_first(addresses, self.timeout, TcpStream::connect).await?;
         // Disables Nagle's algorithm: a small frame could otherwise wait 40 ms for a delayed ACK.
         tcp.set_nodelay(true)?;
         self.connection.detect_dead_peer(&tcp)?;
-        match &self.tls {
-            Some(tls) => tls.connect(tcp).await,
-            None => Ok(tls::Stream::Plain(tcp)),
-        }
+        Ok(tcp)
     }
 }
 
@@ -82,7 +93,7 @@ impl Connector {
         self.backoff.clone()
     }
 
-    async fn connect(self, uri: Uri) -> Result<TokioIo<tls::Stream<TcpStream>>, ConnectError> {
+    async fn connect(self, uri: Uri) -> Result<TokioIo<tls::Stream<Socket>>, ConnectError> {
         self.backoff.check(Instant::now()).map_err(ConnectError::BackingOff)?;
         let connected = match tokio::time::timeout(self.params.timeout, self.params.connect(&uri)).await {
             Ok(connected) => connected.map_err(ConnectError::Failed),
@@ -102,7 +113,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<tls::Stream<TcpStream>>;
+    type Response = TokioIo<tls::Stream<Socket>>;
     type Error = ConnectError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
 

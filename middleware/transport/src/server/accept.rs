@@ -23,11 +23,12 @@ mod waiting_bytes;
 use std::{convert::Infallible, error::Error as StdError, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use http::{Request, Response};
 use socket2::SockRef;
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpSocket},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
@@ -108,14 +109,31 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
+    let Listener { listener, tls, label } = port.into();
+    // Without `TCP_NODELAY` the last packet of a response waits for the peer's delayed ACK.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEP_ALIVE));
+    let incoming = incoming.map(|stream| stream.and_then(|stream| stream.peer_addr().map(|peer| (stream, peer))));
+    serve_incoming(incoming, Connections::new(label, protocol, config, tls), service, shutdown).await;
+}
+
+/// As [`serve`] for connections from another source than a listening socket.
+pub async fn serve_incoming<I, S, B>(
+    mut incoming: impl Stream<Item = io::Result<(I, SocketAddr)>> + Unpin,
+    connections: Connections,
+    service: S,
+    shutdown: CancellationToken,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
     for reason in CLOSE_REASONS {
         palisade_resilience::counter!("palisade.connections.closed", "reason" => reason).increment(0);
     }
-    let Listener { listener, tls, label } = port.into();
-    let connections = Arc::new(Connections::new(label, protocol, config, tls));
+    let connections = Arc::new(connections);
     let opening = connections.clone();
-    // Without `TCP_NODELAY` the last packet of a response waits for the peer's delayed ACK.
-    let mut incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEP_ALIVE));
     let accept = async move {
         loop {
             let accepted = accept(&mut incoming).await;
@@ -127,16 +145,11 @@ where
     connections.drain().await;
 }
 
-async fn accept(incoming: &mut TcpIncoming) -> (TcpStream, SocketAddr) {
+async fn accept<I>(incoming: &mut (impl Stream<Item = io::Result<(I, SocketAddr)>> + Unpin)) -> (I, SocketAddr) {
     let mut logged = false;
     loop {
-        match incoming.next().await.unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into())) {
-            // A stream without a peer address is already closed.
-            Ok(stream) => {
-                if let Ok(peer) = stream.peer_addr() {
-                    return (stream, peer);
-                }
-            }
+        match incoming.next().await.unwrap_or_else(|| Err(io::ErrorKind::BrokenPipe.into())) {
+            Ok(accepted) => return accepted,
             Err(error) if is_transient(&error) => {}
             Err(error) => {
                 if !std::mem::replace(&mut logged, true) {
@@ -149,7 +162,9 @@ async fn accept(incoming: &mut TcpIncoming) -> (TcpStream, SocketAddr) {
 }
 
 fn is_transient(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, NotConnected};
+    // Without a peer address (NotConnected) the connection is already closed.
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | ConnectionRefused | NotConnected)
 }
 
 /// Counts a connection or stream closed by a limit. The counter is looked up each time, because

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{
     TlsConnector,
     rustls::{ClientConfig, pki_types::ServerName},
@@ -113,9 +113,9 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Performs the handshake on a new TCP connection.
-    pub async fn connect(&self, tcp: TcpStream) -> io::Result<Stream<TcpStream>> {
-        let stream = TlsConnector::from(self.config.load()).connect(self.name.clone(), tcp).await?;
+    /// Performs the handshake on a new connection.
+    pub async fn connect<I: AsyncRead + AsyncWrite + Unpin>(&self, io: I) -> io::Result<Stream<I>> {
+        let stream = TlsConnector::from(self.config.load()).connect(self.name.clone(), io).await?;
         Ok(Stream::Secure(Box::new(stream.into())))
     }
 }
