@@ -121,6 +121,16 @@ conformance: ## Compare the gateway with its OpenAPI document, chains of request
 	cargo build --locked --workspace --bins
 	CONFORMANCE_PHASES=examples,coverage,fuzzing,stateful cargo test --locked --workspace --test conformance
 
+.PHONY: simulate
+simulate: ## Run seeds of the deterministic simulation: make simulate SEED=42 (one, with its story) or SEEDS=0..1000
+	cargo build --locked --workspace --bin simulate
+	target/debug/simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),0..100))
+
+.PHONY: planted-faults
+planted-faults: ## Prove that the simulation finds every planted fault within 1,000 seeds
+	cargo build --locked --workspace --bin simulate
+	target/debug/simulate --planted-faults
+
 .PHONY: performance
 performance: ## Measure CPU time, memory and start-up time, and write docs/performance.md (30 minutes; needs `apt-get install wrk strace`)
 	# Only the required binaries, because linking each takes minutes.

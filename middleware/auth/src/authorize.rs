@@ -9,6 +9,7 @@ use palisade_resilience::{
     deadline,
     filter::{Filter, Predicate},
     method_table::{Access, Allowed},
+    planted,
     rejection::{Rejection, reasons},
     request_context,
     respond::Protocol,
@@ -88,7 +89,7 @@ fn check(access: Access, principal: Option<&Principal>) -> Result<(), Rejection>
             (caller && principal.has_scope(scope), scope)
         }
     };
-    if granted {
+    if granted || planted!("scope not checked") {
         return Ok(());
     }
     let rejection = Rejection::new(&reasons::INSUFFICIENT_SCOPE, format!("the scope {required} is needed"));

@@ -59,6 +59,7 @@ pub mod log_budget;
 pub mod method_table;
 pub mod metrics;
 pub mod naming;
+pub mod planted;
 pub mod prefetched_body;
 pub mod priority;
 pub mod protocol;

@@ -17,6 +17,7 @@ use palisade_middleware::{
     cursor::Cursor,
     jobs::JobHealth,
     method_table::{Access, Method},
+    planted,
     process::Process,
     rejection::{Rejection, reasons},
     trace,
@@ -197,9 +198,14 @@ impl Orders {
     /// found, like a missing one.
     async fn find_authorized(&self, principal: &Principal, id: &str) -> Result<Order, Rejection> {
         let id = convert::id(id)?;
-        let order = self.store.find(id).await.map_err(rejections::from_store_error)?;
+        let order = match self.store.find(id).await {
+            Err(_) if planted!("failing store taken for a missing order") => None,
+            found => found.map_err(rejections::from_store_error)?,
+        };
         // Its owner has removed it: only administrators still see it.
-        let is_visible = |order: &Order| principal.has_scope(ADMIN) || (order.user_id == principal.subject && order.removed.is_none());
+        let is_visible = |order: &Order| {
+            planted!("owner not checked") || principal.has_scope(ADMIN) || (order.user_id == principal.subject && order.removed.is_none())
+        };
         order.filter(is_visible).ok_or_else(rejections::not_found)
     }
 
@@ -235,10 +241,10 @@ impl Orders {
             id: OrderId::generate(now),
             order,
             by,
-            lease: Duration::from_millis(self.config.lease_ms),
+            lease: if planted!("lease that never ends") { Duration::from_hours(1) } else { Duration::from_millis(self.config.lease_ms) },
             deadline: clock::after(now, Duration::from_millis(self.config.deadline_ms)),
             trace_parent: trace::current_traceparent(),
-            key: key.clone(),
+            key: key.clone().filter(|_| !planted!("key forgotten") && !(is_retry && planted!("retry makes another order"))),
             is_retry,
         };
         let (creation, finished) = self.accept_and_run(create, now).await?;
@@ -256,6 +262,10 @@ impl Orders {
                 }
                 self.store_response(&order, key.as_ref()).await;
                 convert::create_response(&order, true)
+            }
+            CreateResult::Replayed { response } if planted!("replay of the present state") => {
+                let stored = convert::decode_stored_response(&response)?;
+                convert::create_response(&self.find_authorized(&*context::current_principal()?, &stored.id.to_string()).await?, true)
             }
             CreateResult::Replayed { response } => convert::create_response(&convert::decode_stored_response(&response)?, true),
             CreateResult::KeyReused => Err(Rejection::new(&reasons::IDEMPOTENCY_KEY_REUSED, "the key was used with another body").into()),

@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-use palisade_middleware::{backoff::Backoff, clock, preconditions::VersionPreconditions};
+use palisade_middleware::{backoff::Backoff, clock, planted, preconditions::VersionPreconditions};
 use time::OffsetDateTime;
 
 use crate::order::{FailureReason, HeldLine, MaxTotal, Order, Priced, PricingError, Role, Status};
@@ -186,7 +186,7 @@ impl Saga {
     fn next_effect(&self, now: OffsetDateTime) -> Effect {
         match self.order.status {
             _ if self.release_pending => Effect::CallRelease,
-            Status::Pending if now >= self.deadline => self.fail(FailureReason::ProductsUnavailable, true),
+            Status::Pending if now >= self.deadline => self.fail(FailureReason::ProductsUnavailable, !planted!("failure without release")),
             Status::Pending => Effect::CallReserve,
             Status::ProductReserved => Effect::CallConfirm,
             Status::Confirmed if self.order.revision.is_some() => Effect::CallRevise,
@@ -200,6 +200,9 @@ impl Saga {
             ReserveOutcome::Confirmed(held) => self.record_reserved(&held, true, now, random),
             ReserveOutcome::Rejected(reason) => self.fail(reason, false),
             ReserveOutcome::Released | ReserveOutcome::Expired => self.fail(FailureReason::ReservationExpired, true),
+            ReserveOutcome::Unknown { .. } if planted!("timeout taken for a refusal") => {
+                self.fail(FailureReason::ProductsUnavailable, false)
+            }
             ReserveOutcome::Unknown { retry_after } => self.retry_pending(retry_after, now, random),
         }
     }
@@ -237,7 +240,7 @@ impl Saga {
 
     fn retry_pending(&self, retry_after: Option<Duration>, now: OffsetDateTime, random: u32) -> Effect {
         if now >= self.deadline {
-            return self.fail(FailureReason::ProductsUnavailable, true);
+            return self.fail(FailureReason::ProductsUnavailable, !planted!("failure without release"));
         }
         Effect::RetryAt(self.deadline.min(clock::after(now, self.backoff(retry_after, random))))
     }
@@ -268,7 +271,7 @@ impl Transition {
     pub fn apply(&self, mut order: Order, now: OffsetDateTime) -> Order {
         if let Some(priced) = &self.priced {
             order.lines = priced.lines().to_vec();
-            order.total_minor = Some(priced.total_minor());
+            order.total_minor = Some(priced.total_minor() + i64::from(planted!("wrong total")));
         }
         Order { status: self.to, failure_reason: self.reason, updated_at: now, version: order.version + 1, revision: None, ..order }
     }
@@ -299,8 +302,9 @@ pub fn request_status_change(from: Status, to: Status, by: Role) -> StatusChange
     let allowed = from.allowed_transitions(by);
     if from == to {
         StatusChange::Unchanged
-    } else if allowed.contains(&to) && by != Role::Saga {
-        StatusChange::Allowed(Transition { release: to == Status::Cancelled, ..Transition::new(from, to) })
+    } else if (allowed.contains(&to) || planted!("illegal transition")) && by != Role::Saga {
+        let release = to == Status::Cancelled && !planted!("cancellation without release");
+        StatusChange::Allowed(Transition { release, ..Transition::new(from, to) })
     } else {
         StatusChange::Illegal(allowed)
     }

@@ -199,6 +199,7 @@ impl StateMachine {
         let Phase::HalfOpen(round) = &self.phase else { return };
         match round.is_recovered(&self.config) {
             None => {}
+            Some(true) if crate::planted!("breaker that never closes") => {}
             Some(true) => self.transition_to(Phase::Closed, Cause::ProbeSucceeded, now),
             Some(false) => {
                 // The level stops at the maximum open time: levels that do not lengthen it must not

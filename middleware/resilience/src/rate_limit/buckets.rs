@@ -34,6 +34,10 @@ pub(super) struct Buckets<C: Clock = DefaultClock> {
 impl Buckets {
     /// Creates the buckets. Returns `None` if a value is 0.
     pub(super) fn new(per_second: u32, burst: u32) -> Option<Self> {
+        // Without a limit no clock is calibrated, which takes milliseconds.
+        if per_second == 0 || burst == 0 {
+            return None;
+        }
         Self::with_clock(per_second, burst, MAX_KEYS, DefaultClock::default())
     }
 }

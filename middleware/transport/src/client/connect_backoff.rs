@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use palisade_resilience::{
     backoff::Backoff,
     jitter::{self, RandomFn},
+    planted,
 };
 
 use crate::sync::{
@@ -31,6 +32,7 @@ impl BackoffState {
     fn check(&self, now: Instant) -> Result<(), Duration> {
         match self.not_before {
             Some(at) if at > now => Err(at - now),
+            Some(_) if planted!("backoff that never ends") => Err(self.max),
             _ => Ok(()),
         }
     }

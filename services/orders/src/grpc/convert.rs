@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use palisade_middleware::{
     auth::{Principal, Subject},
-    parse,
+    parse, planted,
     preconditions::{Condition, VersionPreconditions},
     rejection::{Rejection, Violation},
 };
@@ -125,7 +125,12 @@ pub(super) fn idempotency_key(principal: &Principal, key: String, order: &NewOrd
         digest.update(b"max_total");
         digest.update(max_total.minor().to_be_bytes());
     }
-    Ok(Some(IdempotencyKey { subject: principal.subject.clone(), key, fingerprint: digest.finalize().into() }))
+    let subject = if planted!("key of another user") {
+        Subject::parse("anyone").unwrap_or(principal.subject.clone())
+    } else {
+        principal.subject.clone()
+    };
+    Ok(Some(IdempotencyKey { subject, key, fingerprint: digest.finalize().into() }))
 }
 
 /// Builds the response to a create from the order's state at the time of the first response.

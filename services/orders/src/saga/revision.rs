@@ -7,7 +7,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use palisade_middleware::{clock, preconditions::VersionPreconditions};
+use palisade_middleware::{clock, planted, preconditions::VersionPreconditions};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -109,6 +109,9 @@ impl Saga {
             }
             (ReviseOutcome::Refused(reason), _) => Effect::EndRevision(RevisionEnd::Refused(reason)),
             (ReviseOutcome::Lost, _) => Effect::EndRevision(RevisionEnd::Refused(FailureReason::ReservationExpired)),
+            (ReviseOutcome::Unknown { .. }, _) if planted!("revision timeout taken for a refusal") => {
+                Effect::EndRevision(RevisionEnd::Refused(FailureReason::ProductsUnavailable))
+            }
             (ReviseOutcome::Unknown { retry_after }, _) => retry(retry_after),
         }
     }

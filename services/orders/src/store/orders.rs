@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use palisade_middleware::{auth::Subject, preconditions::VersionPreconditions};
+use palisade_middleware::{auth::Subject, planted, preconditions::VersionPreconditions};
 use time::OffsetDateTime;
 
 use super::{
@@ -237,7 +237,7 @@ impl ExistingKey {
     pub(super) fn resolve(self, key: &IdempotencyKey, is_retry: bool, now: OffsetDateTime) -> CreateResult {
         let creator_is_active = !is_retry && self.fence == FIRST_FENCE && self.due_at.is_some_and(|due_at| due_at > now);
         match self.response {
-            _ if self.fingerprint != key.fingerprint => CreateResult::KeyReused,
+            _ if self.fingerprint != key.fingerprint && !planted!("fingerprint ignored") => CreateResult::KeyReused,
             Some(response) => CreateResult::Replayed { response },
             None if creator_is_active => CreateResult::InProgress,
             None => CreateResult::Existing(self.order),

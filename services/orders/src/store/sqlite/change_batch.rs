@@ -5,6 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use palisade_middleware::{
     auth::Subject,
     group_commit::{BatchResult, BatchWriter},
+    planted,
 };
 use serde::Serialize;
 use sqlx::{Connection, Sqlite, SqliteConnection};
@@ -172,7 +173,9 @@ async fn write(db: &mut SqliteConnection, items: &[&ChangeRow]) -> Result<HashSe
     if !steps.is_empty() {
         let steps = batch::json(&steps)?;
         batch::execute(db, INSERT_HISTORY, &steps).await?;
-        batch::execute(db, INSERT_EVENTS, &steps).await?;
+        if !planted!("event lost") {
+            batch::execute(db, INSERT_EVENTS, &steps).await?;
+        }
     }
     let responses = written.iter().filter_map(|item| {
         let response = item.response.as_ref()?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use palisade_middleware::planted;
 use palisade_store::json_rows;
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
@@ -52,7 +53,7 @@ impl ReservationStore for SqliteStore {
         let mut db = self.writer.acquire().await?;
         let mut transaction = begin(&mut db).await?;
         let Some(mut reservation) = find(&mut transaction, id).await? else { return Ok(FulfilOutcome::Unknown) };
-        if reservation.state == State::Confirmed {
+        if reservation.state == State::Confirmed || (reservation.state == State::Fulfilled && planted!("fulfilled twice")) {
             take_off(&mut transaction, &mut reservation, now).await?;
         }
         transaction.commit().await?;
@@ -66,11 +67,18 @@ impl ReservationStore for SqliteStore {
             reservation
         } else {
             let tombstone = Reservation { id, state: State::Released, lines: vec![], expires_at: now };
-            insert_tombstone(&mut transaction, &tombstone).await?;
+            if !planted!("no tombstone") {
+                insert_tombstone(&mut transaction, &tombstone).await?;
+            }
             tombstone
         };
-        if matches!(reservation.state, State::Held | State::Confirmed) {
+        let again = reservation.state == State::Released && planted!("released twice");
+        if again || matches!(reservation.state, State::Held | State::Confirmed) {
             give_back(&mut transaction, &mut reservation, State::Released, now).await?;
+        }
+        if planted!("release acknowledged before its commit") {
+            transaction.rollback().await?;
+            return Ok(reservation);
         }
         transaction.commit().await?;
         Ok(reservation)
@@ -214,16 +222,17 @@ async fn insert_tombstone(db: &mut SqliteConnection, tombstone: &Reservation) ->
 }
 
 async fn give_back(db: &mut SqliteConnection, reservation: &mut Reservation, to: State, now: OffsetDateTime) -> Result<(), Error> {
-    sqlx::query(
+    let give_back = sqlx::query(
         "UPDATE products
          SET quantity = products.quantity + line.quantity, taken = taken - line.quantity, version = version + 1, updated_at = ?2
          FROM reservation_lines AS line
          WHERE line.reservation_id = ?1 AND line.product_id = products.id",
     )
     .bind(reservation.id)
-    .bind(to_millis(now))
-    .execute(&mut *db)
-    .await?;
+    .bind(to_millis(now));
+    if !planted!("units not given back") {
+        give_back.execute(&mut *db).await?;
+    }
     let settle = sqlx::query("UPDATE reservations SET state = ?, settled_at = ? WHERE id = ?");
     settle.bind(to.as_str()).bind(to_millis(now)).bind(reservation.id).execute(db).await?;
     reservation.state = to;
@@ -244,7 +253,9 @@ async fn take_off(db: &mut SqliteConnection, reservation: &mut Reservation, now:
         let entry = NewEntry { order_id: Some(reservation.id), ..NewEntry::new(line.product_id, Kind::Fulfilment, now) };
         (entry, -line.quantity)
     };
-    ledger::record(db, &reservation.lines.iter().map(entry).collect::<Vec<_>>()).await?;
+    if !planted!("fulfilment without ledger entry") {
+        ledger::record(db, &reservation.lines.iter().map(entry).collect::<Vec<_>>()).await?;
+    }
     let fulfil = sqlx::query("UPDATE reservations SET state = 'RELEASED', fulfilled_at = ?1, settled_at = ?1 WHERE id = ?2");
     fulfil.bind(to_millis(now)).bind(reservation.id).execute(db).await?;
     reservation.state = State::Fulfilled;

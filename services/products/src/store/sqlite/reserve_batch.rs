@@ -9,6 +9,7 @@ use std::{
 use palisade_middleware::{
     clock,
     group_commit::{BatchResult, BatchWriter},
+    planted,
 };
 use palisade_store::json_rows::{self, hex};
 use serde::Serialize;
@@ -101,6 +102,10 @@ impl BatchWriter for ReserveWriter {
         let mut db = self.pool.acquire().await?;
         let mut transaction = begin(&mut db).await?;
         let results = write(&mut transaction, items).await?;
+        if planted!("reservation acknowledged before its commit") {
+            transaction.rollback().await?;
+            return Ok(results.into_iter().map(Ok).collect());
+        }
         transaction.commit().await?;
         Ok(results.into_iter().map(Ok).collect())
     }
@@ -115,9 +120,15 @@ async fn write(db: &mut SqliteConnection, items: &[NewReservation]) -> Result<Ve
     for (n, item) in items.iter().enumerate() {
         // Of two with the same id, the second finds the first.
         if !existing.insert(item.id) {
+            if planted!("repeated reserve takes again") {
+                take(&mut stock, &mut takes, item);
+            }
             continue;
         }
         let (mut state, lines) = item.lines.evaluate(&stock);
+        if planted!("stock not checked") {
+            state = State::Held;
+        }
         if state == State::Held {
             take(&mut stock, &mut takes, item);
             state = if item.confirm { State::Confirmed } else { State::Held };
@@ -164,7 +175,8 @@ pub(super) async fn load_stock(
 
 /// Takes the units of `item`, which are available.
 fn take(stock: &mut HashMap<Uuid, ProductStock>, takes: &mut BTreeMap<Uuid, TakeRow>, item: &NewReservation) {
-    for line in item.lines.as_slice() {
+    let lines = if planted!("first line only") { &item.lines.as_slice()[..1] } else { item.lines.as_slice() };
+    for line in lines {
         stock.entry(line.product_id).and_modify(|product| product.quantity -= line.quantity);
         let row = TakeRow { product_id: hex(line.product_id), units: 0, reservations: 0, at: i64::MIN };
         let row = takes.entry(line.product_id).or_insert(row);
