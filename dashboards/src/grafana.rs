@@ -96,6 +96,9 @@ struct Target {
     format: &'static str,
     range: bool,
     instant: bool,
+    /// Whether the panel shows exemplars, which link to traces.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    exemplar: bool,
 }
 
 impl From<&Dashboard> for DashboardJson {

@@ -64,15 +64,20 @@ const GROUPS: [Group; 17] = [
         exposed_by: "orders",
     },
     Group { title: "Stock", names: &["palisade.stock.", "palisade.invariant."], exposed_by: "products" },
-    Group { title: "Process, runtime, telemetry", names: &["build.", "process_", "tokio", "otel.sdk.", "palisade.log."], exposed_by: ALL },
+    Group {
+        title: "Process, runtime, telemetry",
+        names: &["build.", "process_", "tokio", "otel.sdk.", "palisade.tail_sampling.", "palisade.log."],
+        exposed_by: ALL,
+    },
 ];
 
 const INTRODUCTION: &str = "\
 # Metrics
 
-Every process serves Prometheus text at `GET /metrics` on its admin port: gateway 9464, products
-9465, orders 9466. Scrape every 5 s with the jobs `gateway`, `products`, `orders`. Prometheus adds
-`job` and `instance`. This page is generated from the catalogs in the code by `make dashboards`.
+Every process serves `GET /metrics` on its admin port: gateway 9464, products 9465, orders 9466.
+The format is Prometheus text, or OpenMetrics with exemplars if `Accept` prefers it, with gzip.
+Scrape every 5 s with the jobs `gateway`, `products`, `orders`. Prometheus adds `job` and
+`instance`. This page is generated from the catalogs in the code by `make dashboards`.
 
 **Names.** In code OpenTelemetry: `http.server.request.duration`, label `http.route`. In Prometheus
 underscores, unit and `_total` for counters: `http_server_request_duration_seconds`, `http_route`.

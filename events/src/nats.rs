@@ -14,9 +14,14 @@ use async_nats::{
     },
 };
 use futures_util::future::join_all;
-use palisade_middleware::{backoff::Backoff, config::SecretUrl, jitter, recorded_span, redact, trace};
+use palisade_middleware::{
+    backoff::Backoff,
+    config::SecretUrl,
+    jitter, redact,
+    trace::{self, Scope},
+};
 use tokio::sync::{Mutex, OnceCell, watch};
-use tracing::{Instrument, Span, field::Empty};
+use tracing::field::Empty;
 
 use crate::{
     config::Config,
@@ -172,8 +177,8 @@ impl Nats {
         };
         let mut acks = Vec::with_capacity(events.len());
         for event in events {
-            let span = span(event);
-            let ack = send(context, event).instrument(span.clone()).await;
+            let span = start_span(event);
+            let ack = span.lend(send(context, event)).await;
             acks.push(async move {
                 let outcome = match ack {
                     Ok(ack) => outcome(ack.into_future().await.map(drop)),
@@ -194,26 +199,26 @@ impl Nats {
 
 /// Creates a span in its own trace. It is linked to the request that made the change, and sampled
 /// exactly if that request was.
-fn span(event: &Event) -> Span {
-    let Some(trace_parent) = &event.trace_parent else { return Span::none() };
-    let span = recorded_span!(
-        parent: None,
-        "send",
-        otel.name = format!("send {}", event.kind),
-        otel.kind = "producer",
-        otel.status_code = Empty,
-        messaging.system = "nats",
-        messaging.operation.name = "send",
-        messaging.operation.r#type = "send",
-        messaging.destination.name = event.kind,
-        messaging.message.id = %event.id,
-        error.type = Empty,
-    );
-    trace::link(&span, trace_parent);
-    span
+fn start_span(event: &Event) -> Scope {
+    let Some(trace_parent) = &event.trace_parent else { return Scope::none() };
+    let (kind, id) = (event.kind.clone(), event.id);
+    trace::start_root(Some(trace_parent), move || {
+        tracing::info_span!(
+            "send",
+            otel.name = format!("send {kind}"),
+            otel.kind = "producer",
+            otel.status_code = Empty,
+            messaging.system = "nats",
+            messaging.operation.name = "send",
+            messaging.operation.r#type = "send",
+            messaging.destination.name = kind,
+            messaging.message.id = %id,
+            error.type = Empty,
+        )
+    })
 }
 
-fn record_outcome(span: &Span, outcome: &Outcome) {
+fn record_outcome(span: &Scope, outcome: &Outcome) {
     let error = match outcome {
         Outcome::Published => return,
         Outcome::Rejected(_) => "refused",

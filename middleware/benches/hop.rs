@@ -53,13 +53,16 @@ const ROUNDS: usize = 5;
 /// Requests of two instruction counts; both fill caches and connections.
 const COUNTED_REQUESTS: [usize; 2] = [1_280, 3_840];
 
-/// Variant: name, programs, share of sampled traces (`None` without a collector).
+/// Variant: name, programs, share of sampled traces (`None` without a collector). The suffix
+/// `+failed` enables tail sampling.
 type Variant = (&'static str, &'static str, Option<&'static str>);
 
-const VARIANTS: [Variant; 5] = [
+const VARIANTS: [Variant; 7] = [
     ("bare", "bare", None),
     ("all layers, tracing disabled", "full", None),
     ("all layers, 0 % of traces sampled", "full", Some("0.0")),
+    ("all layers, 1 % of traces sampled", "full", Some("0.01")),
+    ("all layers, 1 % of traces sampled, and failed ones", "full", Some("0.01+failed")),
     ("all layers, 10 % of traces sampled", "full", Some("0.1")),
     ("all layers, 100 % of traces sampled", "full", Some("1.0")),
 ];
@@ -127,9 +130,11 @@ where
 
 async fn serve(protocol: Protocol, router: Router, methods: &'static [Method], verifier: Arc<Verifier>) {
     let sampled = env::var("SAMPLED").ok();
+    let share = sampled.as_deref().map(|sampled| sampled.strip_suffix("+failed").unwrap_or(sampled));
     let telemetry = telemetry::Config {
         otlp_endpoint: sampled.as_ref().map(|_| env::var("COLLECTOR").expect("set by the parent process").into()),
-        sample_ratio: sampled.map_or(0.0, |share| share.parse().expect("valid sample ratio")),
+        sample_ratio: share.map_or(0.0, |share| share.parse().expect("valid sample ratio")),
+        keep_failed_traces: sampled != share.map(str::to_owned),
         ..telemetry::Config::default()
     };
     let _telemetry = Telemetry::install(("hop", &["hop"]), TrustBoundary::Public, &telemetry, false).expect("telemetry is installed once");

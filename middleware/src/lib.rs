@@ -20,8 +20,8 @@ pub use palisade_auth as auth;
 pub use palisade_resilience::{
     adaptive_limit, attempt_metrics, backoff, body, caller, catch_panic, circuit_breaker, clock, concurrency_limit, context, counter,
     deadline, fault_injection, filter, gauge, grpc_status, histogram, jitter, job, log_budget, method_table, metrics, naming, planted,
-    prefetched_body, priority, rate_limit, recorded_span, redact, refusal_pause, rejection, request_body, request_context, respond, retry,
-    scheme, setting, streams, task, trace, trusted_proxies,
+    prefetched_body, priority, rate_limit, redact, refusal_pause, rejection, request_body, request_context, respond, retry, scheme,
+    setting, streams, task, trace, trusted_proxies,
 };
 pub use palisade_runtime::{
     admin, config, cursor, database_clock, group_commit, health, jobs, parse, preconditions, private_file, process, store_instrumentation,

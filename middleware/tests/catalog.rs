@@ -59,8 +59,8 @@ const ELSEWHERE: &[&str] = &[
     "palisade.log.dropped",
     "palisade.store.clock_offset",
 ];
-/// Families recorded elsewhere: span exporter, process and tokio runtime.
-const FAMILIES_ELSEWHERE: [&str; 3] = ["otel.sdk.", "process_", "tokio"];
+/// Families recorded elsewhere: span exporter, tail sampling, process and tokio runtime.
+const FAMILIES_ELSEWHERE: [&str; 4] = ["otel.sdk.", "palisade.tail_sampling.", "process_", "tokio"];
 
 type Labels = BTreeSet<String>;
 

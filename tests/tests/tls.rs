@@ -57,7 +57,11 @@ fn configure_tls(directory: &Path, service: &str, command: &mut Command) {
 async fn certificates_are_renewed_under_load() {
     let (directory, authority) = certificates();
     let path = directory.path();
-    let shop = Shop::separate_with(None, None, |service, command| configure_tls(path, service, command));
+    let collector = Collector::start();
+    let shop = Shop::separate_with(None, None, |service, command| {
+        configure_tls(path, service, command);
+        collector.configure(command);
+    });
     assert!(shop.url().starts_with("https://"), "{}", shop.url());
     let (seller, buyer) =
         (shop.client("seller", ALL_SCOPES).with_ca(&authority.file), shop.client("buyer", CUSTOMER).with_ca(&authority.file));
@@ -66,6 +70,8 @@ async fn certificates_are_renewed_under_load() {
 
     let answer = buyer.get("/products").await;
     assert_eq!(answer.header("strict-transport-security"), Some("max-age=63072000; includeSubDomains"));
+    let trace = collector.trace(answer.header("x-trace-id").unwrap(), |trace| trace.0.len() >= 3 && trace.is_complete()).await;
+    assert_eq!(trace.root().attribute("url.scheme"), "https");
     let metrics = Client::new(shop.admin_url("gateway"), None).get("/metrics").attempt().await.unwrap().text();
     let requests = |scheme: &str| {
         let label = format!("url_scheme=\"{scheme}\"");

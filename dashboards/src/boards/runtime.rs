@@ -149,7 +149,7 @@ fn tokio() -> [Panel; 4] {
     .map(|panel| panel.sized(6, 8))
 }
 
-fn pipeline() -> [Panel; 6] {
+fn pipeline() -> [Panel; 7] {
     let spans = |name: &str| metric(name);
     let processed = "otel.sdk.processor.span.processed";
     let exported = "otel.sdk.exporter.span.exported";
@@ -173,6 +173,11 @@ fn pipeline() -> [Panel; 6] {
             .unit(unit::PER_SECOND)
             .runbook("TelemetryLoss")
             .query(spans(exported).rate().sum_by(["job", "error.type"]).or_zero(&every_process())),
+        timeseries("Traces of failed requests / s")
+            .description("Unsampled traces of failed and slow requests by outcome.")
+            .remediation("`over_budget`: more failures of one kind than are exported. `expired`: raise `telemetry.held_traces`.")
+            .unit(unit::PER_SECOND)
+            .query(spans("palisade.tail_sampling.traces").rate().sum_by(["job", "outcome"]).or_zero(&every_process())),
         timeseries("Export p95")
             .description("95th percentile of export durations.")
             .remediation("Seconds: the collector is overloaded, and the queue will fill up.")

@@ -45,6 +45,7 @@ fn annotation(name: &'static str, color: &'static str, title: &'static str, text
         format: "time_series",
         range: true,
         instant: false,
+        exemplar: false,
     };
     Annotation {
         name,

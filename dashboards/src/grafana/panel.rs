@@ -186,7 +186,14 @@ fn target(panel: &Panel, query: &Query, id: char) -> Target {
         format,
         range: !instant,
         instant,
+        exemplar: has_exemplars(panel, query),
     }
+}
+
+/// Returns whether Prometheus has exemplars for the query: those of the buckets that it reads.
+fn has_exemplars(panel: &Panel, query: &Query) -> bool {
+    let shows_exemplars = matches!(panel.visualization, Visualization::TimeSeries | Visualization::Heatmap);
+    shows_exemplars && query.promql().contains("_seconds_bucket")
 }
 
 /// Shortens gRPC method names to service and method, and removes non-label columns from tables.

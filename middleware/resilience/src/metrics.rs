@@ -49,6 +49,8 @@ pub(crate) use observable::register_observable;
 pub use observable::{collect, register_observable_sum};
 pub(crate) use series::AttemptSeries;
 pub use series::HandleCache;
+#[cfg(feature = "opentelemetry")]
+pub(crate) use service_scope::in_service;
 pub use service_scope::{current_service, propagate, with_service};
 
 /// Measured boundary.

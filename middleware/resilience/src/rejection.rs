@@ -17,6 +17,8 @@ mod violation;
 #[doc(no_inline)]
 pub use http::StatusCode;
 pub(crate) use log::log_status;
+#[cfg(feature = "opentelemetry")]
+pub(crate) use log::source_rejection;
 pub use log::{causes, chain};
 pub use metadata::MetadataValue;
 #[doc(no_inline)]

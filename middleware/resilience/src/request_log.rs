@@ -5,7 +5,10 @@
 //! Successful requests and other client errors leave no record. A token bucket per code bounds the
 //! records ([`LogBudget`]).
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 use http::{Request, Response};
 use opentelemetry::Context as TelemetryContext;
@@ -58,6 +61,17 @@ impl Refusal {
         let cause = reason.http.is_server_error().then(|| rejection.cause_text()).flatten();
         Self { code: reason.slug, by_upstream: rejection.is_by_upstream(), cause }
     }
+
+    /// Returns the problem code.
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// Returns the service that refused: the last called one, or `self`.
+    pub(crate) fn refused_by(&self, facts: Option<&Facts>) -> Cow<'static, str> {
+        let upstream = facts.filter(|_| self.by_upstream).and_then(Facts::upstream);
+        upstream.map_or("self".into(), |upstream| upstream.to_string().into())
+    }
 }
 
 /// Record of one HTTP request, written when its outcome is known.
@@ -65,7 +79,7 @@ impl Refusal {
 pub(crate) struct RequestLog {
     ids: CurrentRequest,
     method: Option<&'static Method>,
-    facts: Arc<Facts>,
+    pub(crate) facts: Arc<Facts>,
     refusal: Option<Refusal>,
     started: Instant,
 }
@@ -96,10 +110,7 @@ impl RequestLog {
         let code = self.refusal.as_ref().map_or("truncated", |refusal| refusal.code);
         let Some(left_out) = BUDGET.admit(code) else { return };
         let upstream = self.facts.upstream();
-        let refused_by = match (&self.refusal, &upstream) {
-            (Some(Refusal { by_upstream: true, .. }), Some(upstream)) => &**upstream,
-            _ => "self",
-        };
+        let refused_by = self.refusal.as_ref().map_or("self".into(), |refusal| refusal.refused_by(Some(&self.facts)));
         let subject = self.facts.principal().map(|principal| principal.subject.to_string());
         tracing::info!(
             request_id = &*self.ids.request_id,
@@ -107,7 +118,7 @@ impl RequestLog {
             http_method = self.method.map_or("", |method| method.verb),
             status,
             code,
-            refused_by,
+            refused_by = &*refused_by,
             upstream = upstream.as_deref(),
             subject = subject.as_deref(),
             duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),

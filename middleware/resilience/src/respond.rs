@@ -15,8 +15,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::{Either, Full};
 use pin_project_lite::pin_project;
+use tonic::Status;
 use tower::{Layer, Service};
 
+#[cfg(feature = "opentelemetry")]
+use crate::request_log::Refusal;
 use crate::{
     context::{Context, RequestId},
     rejection::{self, Rejection},
@@ -175,10 +178,11 @@ where
         let result = ready!(this.inner.poll(cx));
         let Some(request_info) = this.request_info else {
             return Poll::Ready(Ok(match result {
-                Ok(response) => {
-                    if let (Audience::External(_), Some(status)) = (*this.audience, response.extensions().get()) {
+                Ok(mut response) => {
+                    if let (Audience::External(_), Some(status)) = (*this.audience, response.extensions().get::<Status>()) {
                         rejection::log_status(status);
                     }
+                    note_refusal(&mut response);
                     response.map(Either::Left)
                 }
                 Err(error) => rejection_response(error.into(), *this.audience),
@@ -195,6 +199,18 @@ where
         }))
     }
 }
+
+/// Notes the refusal behind a status that the handler returned, for spans.
+#[cfg(feature = "opentelemetry")]
+fn note_refusal<R>(response: &mut Response<R>) {
+    let rejection = response.extensions().get::<Status>().and_then(rejection::source_rejection);
+    if let Some(refusal) = rejection.map(Refusal::of) {
+        response.extensions_mut().insert(refusal);
+    }
+}
+
+#[cfg(not(feature = "opentelemetry"))]
+fn note_refusal<R>(_: &mut Response<R>) {}
 
 /// Encodes the rejection behind a response. Other responses are the answer of the handler, whatever
 /// their status.
@@ -225,6 +241,8 @@ fn rejection_response<R>(rejection: Rejection, audience: Audience) -> Response<E
         response.extensions_mut().insert(RejectionExtension(Arc::new(rejection)));
     } else {
         rejection.log();
+        #[cfg(feature = "opentelemetry")]
+        response.extensions_mut().insert(Refusal::of(&rejection));
     }
     response.map(Either::Right)
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Status that nginx logs for a client that closed the connection before the response. Never sent.
-const CLIENT_CLOSED_REQUEST: u16 = 499;
+pub(crate) const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Role of this process in the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,12 @@ impl ResponseOutcome {
     /// Sets whether the response is a stream, whose end is the choice of its reader.
     pub(crate) fn of_stream(self, stream: bool) -> Self {
         Self { stream, ..self }
+    }
+
+    /// Returns whether the response is a stream.
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) fn is_stream(&self) -> bool {
+        self.stream
     }
 
     /// Records the response head.

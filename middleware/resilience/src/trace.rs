@@ -13,17 +13,26 @@ mod propagation;
 #[cfg(feature = "opentelemetry")]
 pub mod sampling;
 #[cfg(feature = "opentelemetry")]
+mod scope;
+#[cfg(feature = "opentelemetry")]
 mod server;
 #[cfg(feature = "opentelemetry")]
+pub mod tail_sampling;
+#[cfg(feature = "opentelemetry")]
 mod trace_context;
+
+use std::borrow::Cow;
 
 use tracing::Span;
 
 #[cfg(feature = "opentelemetry")]
+pub(crate) use self::client::SentAttempts;
+#[cfg(feature = "opentelemetry")]
 pub use self::{
     client::{ClientTrace, ClientTraceLayer},
-    propagation::{current_trace_id, current_traceparent, link},
+    propagation::{current_trace_id, current_traceparent},
     sampling::TrustBoundary,
+    scope::{Instrumented, Scope, ScopeGuard, mark_changed, start, start_leaf, start_repeated, start_root},
     server::{ServerTrace, ServerTraceLayer},
 };
 
@@ -47,19 +56,73 @@ pub(crate) fn current_trace_id_text() -> Option<String> {
     None
 }
 
-/// Records a field on the current span, if the span is recorded and declares the field.
-pub fn record(field: &'static str, value: impl tracing::Value) {
-    if is_recorded() {
-        Span::current().record(field, value);
+/// Value of a span field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FieldValue {
+    /// Text.
+    Text(Cow<'static, str>),
+    /// Integer.
+    Number(i64),
+}
+
+impl From<&'static str> for FieldValue {
+    fn from(text: &'static str) -> Self {
+        Self::Text(text.into())
     }
 }
 
-/// As [`tracing::info_span!`], or a disabled span if it would not be recorded. Per-layer filters of
-/// the subscriber alone would not avoid the cost: the span would still be created, and entered at
-/// every poll.
-#[macro_export]
-macro_rules! recorded_span {
-    ($($arguments:tt)*) => {
-        if $crate::trace::is_recorded() { ::tracing::info_span!($($arguments)*) } else { ::tracing::Span::none() }
-    };
+impl From<String> for FieldValue {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<Cow<'static, str>> for FieldValue {
+    fn from(text: Cow<'static, str>) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for FieldValue {
+    fn from(number: i64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl FieldValue {
+    fn record_on(&self, span: &Span, field: &'static str) {
+        match self {
+            Self::Text(text) => span.record(field, &**text),
+            Self::Number(number) => span.record(field, number),
+        };
+    }
+}
+
+/// Records a field on the current span, if the span is recorded or held and declares the field.
+pub fn record(field: &'static str, value: impl Into<FieldValue>) {
+    if is_recorded() {
+        return value.into().record_on(&Span::current(), field);
+    }
+    #[cfg(feature = "opentelemetry")]
+    if let Some(span) = tail_sampling::current() {
+        span.record(field, value.into());
+    }
+}
+
+/// Adds an event to the current span, if the span is recorded or held.
+#[cfg(feature = "opentelemetry")]
+pub(crate) fn add_event(name: &'static str, attributes: impl FnOnce() -> Vec<opentelemetry::KeyValue>) {
+    if is_recorded() {
+        tracing_opentelemetry::OpenTelemetrySpanExt::add_event(&Span::current(), name, attributes());
+    } else if let Some(span) = tail_sampling::current() {
+        span.add_event(name, attributes());
+    }
+}
+
+/// Notes that the current span calls an endpoint, which gets the verdict about a held trace.
+#[cfg(feature = "opentelemetry")]
+pub fn note_call(endpoint: &std::sync::Arc<dyn tail_sampling::SendVerdict>) {
+    if let Some(span) = tail_sampling::current() {
+        span.add_call(endpoint);
+    }
 }

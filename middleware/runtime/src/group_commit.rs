@@ -54,7 +54,7 @@ use self::{
     batch_metrics::BatchMetrics,
     queue::{Pushed, Queue},
 };
-use crate::store_instrumentation::scope_acquire_timers;
+use crate::store_instrumentation::scope_call_facts;
 
 pub use self::{
     batch_metrics::{BATCH_SIZE, REJECTED_WRITES, WAITING_WRITES, register},
@@ -202,7 +202,7 @@ impl<W: BatchWriter> Flush<W> {
     /// Writes `items` once. A panic of the writer, a wrong number of results, or too long a wait
     /// fails the batch.
     async fn write_once(&self, items: &[W::Item]) -> BatchResult<W> {
-        let write = AssertUnwindSafe(scope_acquire_timers(self.shared.writer.write(items))).catch_unwind();
+        let write = AssertUnwindSafe(scope_call_facts(self.shared.writer.write(items))).catch_unwind();
         match timeout(self.shared.limits.time_limit, write).await {
             Ok(Ok(Ok(results))) if results.len() != items.len() => Err(W::Error::interrupted()),
             Ok(Ok(outcome)) => outcome,

@@ -11,15 +11,14 @@ mod pool;
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
-use tracing::Instrument;
 
 use self::call::{Call, Series};
 use palisade_resilience::task;
 
-pub(crate) use pool::scope_acquire_timers;
+pub(crate) use pool::scope_call_facts;
 
 pub use counted_pool::{CheckedOut, CheckoutCounter};
-pub use pool::{AcquireTimer, PoolMetrics};
+pub use pool::{AcquireTimer, PoolMetrics, note_status_code};
 
 /// Database attributes of the semantic conventions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,14 +123,13 @@ impl InstrumentedCalls {
         E: StoreError,
     {
         let call = Call::start_span(self.0.clone(), operation);
-        let span = call.span().clone();
-        let work = timeout(limit, scope_acquire_timers(work));
+        let work = timeout(limit, work);
         let measured = async move {
             let outcome = work.await.unwrap_or_else(|_elapsed| Err(E::timeout()));
             call.end(outcome.as_ref().map_or_else(E::kind, |_| ""));
             outcome
         };
-        task::run_to_completion(measured.instrument(span)).await
+        task::run_to_completion(scope_call_facts(measured)).await
     }
 }
 

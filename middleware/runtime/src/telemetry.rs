@@ -36,7 +36,7 @@ use palisade_resilience::{
     metrics::{CATALOG, Kind},
     redact,
     setting::Invalid,
-    trace::sampling::{self, LocalTraces, Sampling},
+    trace::sampling::{self, LocalTraces, Sampling, TailSampling},
 };
 
 pub use palisade_resilience::trace::TrustBoundary;
@@ -68,6 +68,11 @@ pub struct Config {
     /// Sampling ratio of new traces, 0 to 1. Sampling decisions of internal callers are followed,
     /// those of external callers are not.
     pub sample_ratio: f64,
+    /// Whether failed and slow requests are exported at any ratio. At most 50 a second per error code.
+    pub keep_failed_traces: bool,
+    /// Maximum number of traces of other services that are held until their outcome is known. A
+    /// newer trace replaces the oldest. About 1 KiB each.
+    pub held_traces: usize,
     /// Maximum number of spans queued for export. More spans are dropped and counted.
     pub span_queue: usize,
     /// `deployment.environment.name` of all spans.
@@ -84,6 +89,8 @@ impl Default for Config {
             otlp_endpoint: None,
             otlp_ca_file: None,
             sample_ratio: 0.1,
+            keep_failed_traces: true,
+            held_traces: 4_096,
             span_queue: 8_192,
             environment: "development".to_owned(),
             log_filter: "info".to_owned(),
@@ -97,6 +104,9 @@ impl Validate for Config {
         let mut invalid = Vec::new();
         if !(0.0..=1.0).contains(&self.sample_ratio) {
             invalid.push(Invalid::new("telemetry.sample_ratio", "must be between 0 and 1"));
+        }
+        if !(1..=1_000_000).contains(&self.held_traces) {
+            invalid.push(Invalid::new("telemetry.held_traces", "must be between 1 and 1000000"));
         }
         if self.span_queue == 0 {
             invalid.push(Invalid::new("telemetry.span_queue", "must be greater than 0"));
@@ -196,9 +206,11 @@ impl Telemetry {
         let metrics = install_metrics(services)?;
         let recent = keeps_traces.then(RecentTraces::new);
         let local = recent.as_ref().map(|_| Arc::new(LocalTraces::new(recent::MAX_PER_SECOND)));
-        let sampling = Sampling { exported: config.otlp_endpoint.is_some(), boundary, ratio: config.sample_ratio, local };
+        let exported = config.otlp_endpoint.is_some();
+        let tail = (exported && config.keep_failed_traces).then(|| TailSampling::new(config.held_traces).into());
+        let sampling = Sampling { exported, boundary, ratio: config.sample_ratio, local, tail };
         sampling.clone().install();
-        let traces = provider::tracer_provider(service, &sampling, recent.clone(), config)?;
+        let traces = provider::tracer_provider((service, services), &sampling, recent.clone(), config)?;
         global::set_text_map_propagator(TraceContextPropagator::new());
         global::set_tracer_provider(traces.clone());
         let spans = tracing_opentelemetry::layer()

@@ -9,6 +9,7 @@ mod connector;
 mod endpoint;
 mod happy_eyeballs;
 pub mod http;
+mod trace_verdicts;
 
 use std::time::Duration;
 

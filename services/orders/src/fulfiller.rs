@@ -9,10 +9,10 @@ use palisade_middleware::{
     context::{self, Context},
     job,
     jobs::Run,
-    planted, recorded_span, trace,
+    planted, trace,
 };
 use tokio::{sync::Notify, time::Instant};
-use tracing::{Instrument, field::Empty};
+use tracing::field::Empty;
 
 use crate::{
     config,
@@ -69,16 +69,18 @@ impl Fulfiller {
 
     async fn fulfil(&self, due: DueFulfilment, deadline: Instant) {
         let id = due.order_id;
-        let span = recorded_span!(
-            parent: None,
-            "step",
-            otel.name = "step fulfil_reservation",
-            otel.status_code = Empty,
-            app.saga.step = "fulfil_reservation",
-            app.saga.attempt = i64::from(due.attempts),
-            app.order.id = %id,
-            error.type = Empty,
-        );
+        let attempts = i64::from(due.attempts);
+        let scope = trace::start_repeated(None, move || {
+            tracing::info_span!(
+                "step",
+                otel.name = "step fulfil_reservation",
+                otel.status_code = Empty,
+                app.saga.step = "fulfil_reservation",
+                app.saga.attempt = attempts,
+                app.order.id = %id,
+                error.type = Empty,
+            )
+        });
         let user = Arc::new(Principal::on_behalf_of(due.user_id.clone()));
         let context = Context::background().on_behalf_of(user).with_deadline(deadline);
         let call = async {
@@ -91,7 +93,7 @@ impl Fulfiller {
             }
             self.record(&due, outcome).await;
         };
-        context::scope(context, call).instrument(span).await;
+        scope.instrument(context::scope(context, call)).await;
     }
 
     async fn record(&self, due: &DueFulfilment, outcome: FulfilOutcome) {

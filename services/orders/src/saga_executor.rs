@@ -5,10 +5,10 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use palisade_middleware::{
     clock::{self, Clock},
-    planted, recorded_span, trace,
+    planted, trace,
 };
 use tokio::time::Instant;
-use tracing::{Instrument, field::Empty};
+use tracing::{Span, field::Empty};
 
 use crate::{
     metrics::{self, REVISION, SAGA, Step},
@@ -48,47 +48,26 @@ impl SagaExecutor {
     /// scheduled. Returns the last known state of the order. After any failure a worker resumes the
     /// saga when the lease expires.
     pub async fn run(&self, claimed: Claimed, encode_response: EncodeResponse<'_>) -> Order {
-        let span = recorded_span!(
-            "saga create_order",
-            app.saga = SAGA,
-            app.saga.id = %claimed.saga.order.id,
-            app.order.id = %claimed.saga.order.id,
-            app.saga.outcome = Empty,
-        );
-        self.run_traced(claimed, encode_response).instrument(span).await.order
+        let id = claimed.saga.order.id;
+        let scope = trace::start(move || saga_span(SAGA, id));
+        scope.instrument(self.run_traced(claimed, encode_response)).await.order
     }
 
     /// Runs the pending revision of a leased order like [`Self::run`]. Returns the reason if this
     /// call ended it as refused.
     pub async fn revise(&self, claimed: Claimed) -> (Order, Option<FailureReason>) {
-        let span = recorded_span!(
-            "saga revise_order",
-            app.saga = REVISION,
-            app.saga.id = %claimed.saga.order.id,
-            app.order.id = %claimed.saga.order.id,
-            app.saga.outcome = Empty,
-        );
-        let end = self.run_traced(claimed, &|_| None).instrument(span).await;
+        let id = claimed.saga.order.id;
+        let scope = trace::start(move || saga_span(REVISION, id));
+        let end = scope.instrument(self.run_traced(claimed, &|_| None)).await;
         (end.order, end.refused)
     }
 
     /// Runs the saga of an order that a worker claimed. Starts a new trace, linked to the request
-    /// that created the order.
+    /// that created the order. While the order only waits there is none.
     pub async fn resume(&self, claimed: Claimed) {
-        let is_revision = claimed.saga.order.revision.is_some();
-        let span = recorded_span!(
-            parent: None,
-            "saga",
-            otel.name = if is_revision { "saga revise_order" } else { "saga create_order" },
-            app.saga = if is_revision { REVISION } else { SAGA },
-            app.saga.id = %claimed.saga.order.id,
-            app.order.id = %claimed.saga.order.id,
-            app.saga.outcome = Empty,
-        );
-        if let Some(trace_parent) = &claimed.trace_parent {
-            trace::link(&span, trace_parent);
-        }
-        self.run_traced(claimed, &|_| None).instrument(span).await;
+        let (saga, id) = (if claimed.saga.order.revision.is_some() { REVISION } else { SAGA }, claimed.saga.order.id);
+        let scope = trace::start_repeated(claimed.trace_parent.as_deref(), move || saga_span(saga, id));
+        scope.instrument(self.run_traced(claimed, &|_| None)).await;
     }
 
     async fn run_traced(&self, claimed: Claimed, encode_response: EncodeResponse<'_>) -> SagaEnd {
@@ -153,6 +132,7 @@ impl SagaExecutor {
         let order = claimed.saga.order.clone();
         match self.store.end_revision(claimed, end.clone(), self.clock.now()).await {
             Ok(TransitionResult::Applied(after)) => {
+                trace::mark_changed();
                 metrics::record_revision(&end);
                 let refused = if let RevisionEnd::Refused(reason) = end { Some(reason) } else { None };
                 SagaEnd { refused, ..SagaEnd::new(after.saga.order, None) }
@@ -174,6 +154,7 @@ impl SagaExecutor {
         let moved = if planted!("acknowledged without commit") { transitions.clone() } else { Vec::new() };
         match self.store.transition(claimed.clone(), transitions, response, now).await {
             Ok(TransitionResult::Applied(next)) => {
+                trace::mark_changed();
                 for (from, to) in moves {
                     metrics::record_transition(from, to);
                 }
@@ -190,6 +171,17 @@ impl SagaExecutor {
             }
         }
     }
+}
+
+fn saga_span(saga: &'static str, id: OrderId) -> Span {
+    tracing::info_span!(
+        "saga",
+        otel.name = format!("saga {saga}"),
+        app.saga = saga,
+        app.saga.id = %id,
+        app.order.id = %id,
+        app.saga.outcome = Empty,
+    )
 }
 
 /// How a run of a saga ended.
@@ -215,14 +207,17 @@ enum StepResult {
 
 async fn step<S: Step>(claimed: &Claimed, call: impl Future<Output = S>) -> S {
     let started = Instant::now();
-    let span = recorded_span!(
-        "step",
-        otel.name = S::SPAN,
-        otel.status_code = Empty,
-        app.saga.step = S::NAME,
-        app.saga.attempt = i64::from(claimed.saga.attempts),
-        error.type = Empty,
-    );
+    let attempts = i64::from(claimed.saga.attempts);
+    let scope = trace::start(move || {
+        tracing::info_span!(
+            "step",
+            otel.name = S::SPAN,
+            otel.status_code = Empty,
+            app.saga.step = S::NAME,
+            app.saga.attempt = attempts,
+            error.type = Empty,
+        )
+    });
     let attempt = async {
         let result = call.await;
         if !result.is_conclusive() {
@@ -231,7 +226,7 @@ async fn step<S: Step>(claimed: &Claimed, call: impl Future<Output = S>) -> S {
         }
         result
     };
-    let result = attempt.instrument(span).await;
+    let result = scope.instrument(attempt).await;
     metrics::record_step(&result, started.elapsed());
     result
 }

@@ -6,6 +6,7 @@ mod failures;
 mod order;
 mod retries;
 mod saga_resume;
+mod tail_sampling;
 
 use std::process::Command;
 

@@ -23,6 +23,11 @@ fn failed(attempt: i64) -> [Value; 3] {
     [json!(attempt), json!("failed"), json!("UNAVAILABLE")]
 }
 
+/// Returns the code of the refusal and the service that refused.
+fn refusal(span: &Span) -> [Value; 2] {
+    ["app.problem.code", "app.refused_by"].map(|key| span.attribute(key))
+}
+
 #[tokio::test]
 async fn call_is_one_span_for_all_attempts() {
     let collector = Collector::start();
@@ -36,7 +41,10 @@ async fn call_is_one_span_for_all_attempts() {
     answer.problem(503, "not_ready");
     let trace = collector.trace(answer.header("x-trace-id").unwrap(), complete_with(5)).await;
     assert_eq!((trace.root().status, trace.root().attribute("error.type")), ("Error", json!("503")));
+    assert_eq!(refusal(trace.root()), ["not_ready", "products"]);
     let call = trace.single("CLIENT", FIND);
+    assert_eq!(refusal(call), [Value::Null, Value::Null], "the target refused");
+    assert!(trace.children(call).iter().all(|served| refusal(served) == ["not_ready", "self"]));
     assert_eq!((call.status, call.attribute("error.type")), ("Error", json!("UNAVAILABLE")));
     assert_eq!((call.attribute("app.rpc.attempts"), retries(call)), (json!(3), vec![failed(1), failed(2)]));
     assert_eq!(kinds_names_statuses(trace.children(call)), [("SERVER", FIND, "Error"); 3]);
@@ -79,5 +87,7 @@ async fn call_is_one_span_for_all_attempts() {
     let trace = collector.trace(answer.header("x-trace-id").unwrap(), complete_with(2)).await;
     let call = trace.single("CLIENT", FIND);
     assert_eq!((call.status, call.attribute("error.type"), trace.children(call).len()), ("Error", json!("UNAVAILABLE"), 0));
+    assert_eq!(call.attribute("app.rpc.attempts"), json!(0));
+    assert_eq!([refusal(call), refusal(trace.root())], [["upstream_unavailable", "self"]; 2]);
     assert_catalogued(&collector);
 }

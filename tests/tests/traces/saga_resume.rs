@@ -1,6 +1,7 @@
 //! Traces of sagas that outlive their request or process.
 
 use palisade_tests::{
+    Client, eventually,
     otlp::{
         Collector,
         span::{Span, Trace},
@@ -10,7 +11,7 @@ use palisade_tests::{
 };
 use serde_json::json;
 
-use super::{RESERVE, assert_catalogued, complete_with, inject, shop, with_fault_injection};
+use super::{RESERVE, assert_catalogued, complete_with, inject, put_admin, shop, with_fault_injection};
 
 /// Returns the trace in which a worker finished this order.
 async fn resumed_trace(collector: &Collector, order: &str) -> Trace {
@@ -60,7 +61,7 @@ async fn resumed_saga_is_linked_to_its_original_trace() {
     let killed = async {
         // Only the gateway's spans of this trace are exported.
         let at_work = async || all_items(&buyer, "/orders").await.iter().find(|order| order["status"] == "PENDING").map(id_of);
-        let id = palisade_tests::eventually(at_work).await;
+        let id = eventually(at_work).await;
         shop.program_mut("orders").kill();
         id
     };
@@ -72,5 +73,30 @@ async fn resumed_saga_is_linked_to_its_original_trace() {
     wait_until_settled(&buyer, &id).await;
     let after = resumed_trace(&collector, &id).await;
     assert_eq!(after.root().links[0].0, answer.header("x-trace-id").unwrap());
+    assert_catalogued(&collector);
+}
+
+#[tokio::test]
+async fn waiting_order_has_no_trace_until_a_call_is_made() {
+    let collector = Collector::start();
+    let shop = shop(&collector, |_, _| {});
+    let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
+    let product = create_product(&seller, 5).await;
+    put_admin(&shop, "orders", "/breakers/products", &json!({ "mode": "forced_open" })).await;
+    let id = accepted_id(&order_request(&buyer, &[(&product, 1)]).await);
+    let admin = Client::new(shop.admin_url("orders"), None);
+    let attempts = async || {
+        let metrics = admin.get("/metrics").attempt().await.ok()?.text();
+        let steps = metrics.lines().filter(|line| line.starts_with("palisade_saga_step_duration_seconds_count{"));
+        let attempts: f64 = steps.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+        (attempts >= 3.0).then_some(())
+    };
+    eventually(attempts).await;
+    put_admin(&shop, "orders", "/breakers/products", &json!({ "mode": "active" })).await;
+    wait_until_settled(&buyer, &id).await;
+    resumed_trace(&collector, &id).await;
+    let is_of_order = |span: &&Span| span.name == "saga create_order" && span.attribute("app.order.id") == json!(id);
+    let sagas: Vec<_> = collector.spans().iter().filter(is_of_order).map(|span| span.attribute("app.saga.outcome")).collect();
+    assert_eq!(sagas, ["PUT_OFF", "CONFIRMED"], "the request and the attempt that made a call");
     assert_catalogued(&collector);
 }

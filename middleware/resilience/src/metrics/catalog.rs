@@ -298,6 +298,11 @@ pub static CATALOG: &[Metric] = &[
     Metric::counter("otel.sdk.exporter.span.exported", &["error.type"], "Spans exported to the collector, or lost (error_type)"),
     Metric::durations("otel.sdk.exporter.operation.duration", &["error.type"], "Duration of span exports, seconds"),
     Metric::counter("palisade.log.records", &["level"], "Log records written, by level"),
+    Metric::counter(
+        "palisade.tail_sampling.traces",
+        &["outcome"],
+        "Unsampled traces of failed and slow requests: kept, over_budget, expired or unsent",
+    ),
     Metric::counter("palisade.log.dropped", &[], "Log records dropped because the writer was too slow"),
     Metric::fraction_counter("process_cpu_seconds_total", "CPU time used, seconds"),
     Metric::gauge("process_resident_memory_bytes", &[], "Resident memory, bytes"),

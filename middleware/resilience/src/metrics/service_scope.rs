@@ -23,7 +23,7 @@ pub fn propagate<F: Future>(future: F) -> TaskLocalFuture<Option<&'static str>, 
 }
 
 /// Calls `f` in the scope of `service`.
-pub(super) fn in_service<T>(service: Option<&'static str>, f: impl FnOnce() -> T) -> T {
+pub(crate) fn in_service<T>(service: Option<&'static str>, f: impl FnOnce() -> T) -> T {
     SERVICE.sync_scope(service, f)
 }
 

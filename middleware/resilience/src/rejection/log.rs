@@ -92,7 +92,7 @@ pub(crate) fn log_status(status: &Status) {
 }
 
 /// Returns the rejection of this process that the status was built from.
-fn source_rejection(status: &Status) -> Option<&Rejection> {
+pub(crate) fn source_rejection(status: &Status) -> Option<&Rejection> {
     status.source()?.downcast_ref()
 }
 

@@ -36,6 +36,9 @@ pub(super) struct Call {
     target_failed: bool,
     /// Whether the response forbids our caller to retry.
     forbid_retry: bool,
+    /// Counts the attempts for the span of the call.
+    #[cfg(feature = "opentelemetry")]
+    sent: Option<trace::SentAttempts>,
 }
 
 /// State of the one transparent retry of a call.
@@ -69,6 +72,8 @@ impl Call {
             in_flight: None,
             target_failed: false,
             forbid_retry: false,
+            #[cfg(feature = "opentelemetry")]
+            sent: request.extensions.get().cloned(),
         }
     }
 
@@ -78,6 +83,10 @@ impl Call {
 
     /// Builds the request of the next attempt and counts the attempt.
     pub(super) fn request(&mut self, mut parts: request::Parts, body: Body) -> Request<Body> {
+        #[cfg(feature = "opentelemetry")]
+        if let Some(sent) = &self.sent {
+            sent.add();
+        }
         if self.transparent == Transparent::Scheduled {
             self.transparent = Transparent::Used;
         } else {
@@ -100,6 +109,10 @@ impl Call {
     /// Returns the backoff before the next attempt at `path`, or `None` if the response is final.
     pub(super) fn decide(&mut self, path: &str, outcome: Outcome, now: fn() -> Instant) -> Option<Duration> {
         self.in_flight = None;
+        #[cfg(feature = "opentelemetry")]
+        if let (Some(sent), Outcome::Rejected | Outcome::NeverSent | Outcome::ConnectBackoff) = (&self.sent, outcome) {
+            sent.take_back();
+        }
         let failed_before = self.target_failed;
         self.target_failed = matches!(
             outcome,
@@ -198,10 +211,7 @@ impl Call {
     pub(super) fn finish<R: HttpBody>(&self, path: &str, answer: Answer<R>) -> Answer<R> {
         let protocol = self.protocol();
         match protocol {
-            Protocol::Grpc => {
-                self.policy.metrics.record_retries(path, self.attempt - 1, self.transparent == Transparent::Used);
-                trace::record("app.rpc.attempts", i64::from(self.attempt));
-            }
+            Protocol::Grpc => self.policy.metrics.record_retries(path, self.attempt - 1, self.transparent == Transparent::Used),
             Protocol::Http if self.attempt > 1 => trace::record("http.request.resend_count", i64::from(self.attempt - 1)),
             Protocol::Http => {}
         }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use http_body::Body;
 use opentelemetry::KeyValue;
 use tonic::Code;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{
     call::Call,
@@ -15,21 +14,19 @@ use crate::{grpc_status, respond::Protocol, trace};
 
 /// Adds a span event for the failed attempt of `call`, which is retried after `pause`.
 pub(super) fn record<R: Body>(call: &Call, outcome: Outcome, answer: &Answer<R>, pause: Duration) {
-    if !trace::is_recorded() {
-        return;
-    }
     let protocol = call.protocol();
     let [attempt, outcome_key, waits] = match protocol {
         Protocol::Grpc => ["app.rpc.attempt", "app.rpc.outcome", "app.rpc.backoff_ms"],
         Protocol::Http => ["app.http.attempt", "app.http.outcome", "app.http.backoff_ms"],
     };
-    let attributes = vec![
-        KeyValue::new(attempt, i64::from(call.attempt)),
-        KeyValue::new(outcome_key, outcome.name()),
-        status_attribute(protocol, answer),
-        KeyValue::new(waits, i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)),
-    ];
-    tracing::Span::current().add_event("retry", attributes);
+    trace::add_event("retry", || {
+        vec![
+            KeyValue::new(attempt, i64::from(call.attempt)),
+            KeyValue::new(outcome_key, outcome.name()),
+            status_attribute(protocol, answer),
+            KeyValue::new(waits, i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)),
+        ]
+    });
 }
 
 impl Outcome {

@@ -5,6 +5,10 @@ mod open;
 use std::{
     future::Future,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     task::{self, Poll, ready},
 };
 
@@ -13,13 +17,13 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tonic::Code;
 use tower::{Layer, Service};
-use tracing::{Span, span::Entered};
 
-use super::propagation::inject;
+use super::{Scope, ScopeGuard, propagation::inject};
 use crate::{
     body::{BodyObserver, End, InstrumentedBody},
     grpc_status,
     protocol::Protocol,
+    rejection::RejectionExtension,
     response_outcome::{ResponseOutcome, Role},
     streaming_call::is_stream,
     time_limit::CALLER_DEADLINE,
@@ -82,21 +86,48 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let protocol = self.target.protocol;
-        let span = open::start_span(&self.target, &request);
+        let scope = open::start_span(&self.target, &request);
         let stream = is_stream(&request);
-        inject(&span, request.headers_mut());
-        let inner = span.in_scope(|| self.inner.call(request));
+        inject(&scope.context(), request.headers_mut());
+        let attempts = (protocol == Protocol::Grpc && scope.is_observed()).then(SentAttempts::default);
+        if let Some(attempts) = &attempts {
+            request.extensions_mut().insert(attempts.clone());
+        }
+        let inner = scope.run(|| self.inner.call(request));
         let outcome = ResponseOutcome::pending(Role::Client(protocol)).of_stream(stream);
-        ResponseFuture { inner, finisher: Some(SpanFinisher { span, protocol, outcome, finished: false }) }
+        ResponseFuture { inner, finisher: Some(SpanFinisher { scope, protocol, outcome, attempts, refusal: None, finished: false }) }
+    }
+}
+
+/// Number of attempts of a call that were sent; in the extensions of its request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SentAttempts(Arc<AtomicU32>);
+
+impl SentAttempts {
+    /// Counts an attempt before it is sent.
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes back an attempt that was not sent.
+    pub(crate) fn take_back(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> i64 {
+        self.0.load(Ordering::Relaxed).into()
     }
 }
 
 /// Ends the span with the outcome of the complete response.
 #[derive(Debug)]
 pub struct SpanFinisher {
-    span: Span,
+    scope: Scope,
     protocol: Protocol,
     outcome: ResponseOutcome,
+    attempts: Option<SentAttempts>,
+    /// Problem code of a rejection by this process.
+    refusal: Option<&'static str>,
     finished: bool,
 }
 
@@ -105,10 +136,17 @@ impl SpanFinisher {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
+        if let Some(attempts) = &self.attempts {
+            self.scope.record("app.rpc.attempts", attempts.count());
+        }
+        if let Some(code) = self.refusal {
+            self.scope.record("app.problem.code", code);
+            self.scope.record("app.refused_by", "self");
+        }
         let error = match self.protocol {
             Protocol::Grpc => {
                 let code = self.outcome.grpc_code();
-                self.span.record("rpc.status_code", grpc_status::name(code));
+                self.scope.record("rpc.status_code", grpc_status::name(code));
                 if self.outcome.is_caller_timeout() {
                     CALLER_DEADLINE.into()
                 } else if code == Code::Ok {
@@ -120,7 +158,7 @@ impl SpanFinisher {
             Protocol::Http => {
                 let outcome = self.outcome.http_outcome();
                 if let Some(status) = outcome.status {
-                    self.span.record("http.response.status_code", i64::from(status));
+                    self.scope.record("http.response.status_code", i64::from(status));
                 }
                 outcome.error_type()
             }
@@ -128,19 +166,19 @@ impl SpanFinisher {
         if error.is_empty() || self.outcome.is_ended_by_reader() {
             return;
         }
-        self.span.record("error.type", &*error);
+        self.scope.record("error.type", error.clone());
         // A time that the caller chose is no failure of the target.
         if error != CALLER_DEADLINE {
-            self.span.record("otel.status_code", "ERROR");
+            self.scope.record("otel.status_code", "ERROR");
         }
     }
 }
 
 impl BodyObserver for SpanFinisher {
-    type Entered<'a> = Entered<'a>;
+    type Entered<'a> = ScopeGuard<'a>;
 
-    fn enter(&mut self) -> Entered<'_> {
-        self.span.enter()
+    fn enter(&mut self) -> ScopeGuard<'_> {
+        self.scope.enter()
     }
 
     fn on_end(&mut self, end: End<'_>) {
@@ -174,9 +212,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(finisher) = this.finisher.as_ref() else { unreachable!("future polled after completion") };
-        let response = ready!(finisher.span.in_scope(|| this.inner.poll(cx)))?;
+        let response = ready!(finisher.scope.run(|| this.inner.poll(cx)))?;
         let Some(mut finisher) = this.finisher.take() else { unreachable!("checked above") };
         finisher.outcome.record_head(&response);
+        finisher.refusal = response.extensions().get().map(|RejectionExtension(rejection)| rejection.reason().slug);
         Poll::Ready(Ok(InstrumentedBody::observe(response, finisher)))
     }
 }

@@ -16,6 +16,9 @@ const ENTRIES: usize = 4_096;
 #[derive(Debug)]
 pub struct LocalTraces {
     entries: Box<[AtomicU64]>,
+    /// Traces to be exported nevertheless: first their spans so far, then each further one.
+    kept: Box<[AtomicU64]>,
+    exported: Box<[AtomicU64]>,
     started: Instant,
     max_per_second: u32,
     /// Second since `started`, and the traces begun in it.
@@ -25,26 +28,48 @@ pub struct LocalTraces {
 impl LocalTraces {
     /// Creates an empty set that admits `max_per_second` new traces.
     pub fn new(max_per_second: u32) -> Self {
-        let entries = (0..ENTRIES).map(|_| AtomicU64::new(0)).collect();
-        Self { entries, started: Instant::now(), max_per_second, begun: AtomicU64::new(0) }
+        let [entries, kept, exported] = [(); 3].map(|()| (0..ENTRIES).map(|_| AtomicU64::new(0)).collect());
+        Self { entries, kept, exported, started: Instant::now(), max_per_second, begun: AtomicU64::new(0) }
     }
 
     /// Returns whether the trace is recorded.
     pub fn contains(&self, id: TraceId) -> bool {
         let key = key(id);
-        key != 0 && self.entry(key).load(Ordering::Relaxed) == key
+        key != 0 && entry(&self.entries, key).load(Ordering::Relaxed) == key
     }
 
     /// Adds a trace that continues a recorded one.
     pub fn insert(&self, id: TraceId) {
         let key = key(id);
-        self.entry(key).store(key, Ordering::Relaxed);
+        entry(&self.entries, key).store(key, Ordering::Relaxed);
     }
 
     /// Removes a trace, which a caller may repeat to be recorded without [`Self::admit`].
     pub(super) fn remove(&self, id: TraceId) {
         let key = key(id);
-        let _ = self.entry(key).compare_exchange(key, 0, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = entry(&self.entries, key).compare_exchange(key, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Marks a trace to be exported.
+    pub(super) fn keep(&self, id: TraceId) {
+        let key = key(id);
+        entry(&self.kept, key).store(key, Ordering::Relaxed);
+    }
+
+    /// Takes the mark of a trace to be exported. Returns `true` once: the spans so far are due.
+    pub fn take_kept(&self, id: TraceId) -> bool {
+        let key = key(id);
+        let taken = key != 0 && entry(&self.kept, key).compare_exchange(key, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if taken {
+            entry(&self.exported, key).store(key, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Returns whether the spans so far were exported, and each further one is due.
+    pub fn is_exported(&self, id: TraceId) -> bool {
+        let key = key(id);
+        key != 0 && entry(&self.exported, key).load(Ordering::Relaxed) == key
     }
 
     /// Returns whether a new trace is recorded: at most a fixed number per second.
@@ -60,11 +85,11 @@ impl LocalTraces {
         };
         self.begun.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
+}
 
-    #[expect(clippy::cast_possible_truncation, reason = "the remainder is smaller than the number of entries")]
-    fn entry(&self, key: u64) -> &AtomicU64 {
-        &self.entries[(key % ENTRIES as u64) as usize]
-    }
+#[expect(clippy::cast_possible_truncation, reason = "the remainder is smaller than the number of entries")]
+fn entry(entries: &[AtomicU64], key: u64) -> &AtomicU64 {
+    &entries[(key % ENTRIES as u64) as usize]
 }
 
 /// The random half of a trace id (W3C Trace Context level 2).
@@ -99,6 +124,15 @@ mod tests {
         traces.insert(id(2));
         traces.remove(id(1));
         assert_eq!([1, 2].map(|trace| traces.contains(id(trace))), [false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kept_local_trace_is_taken_once() {
+        let traces = LocalTraces::new(1);
+        assert!(!traces.take_kept(id(1)) && !traces.is_exported(id(1)));
+        traces.keep(id(1));
+        assert_eq!([traces.take_kept(id(1)), traces.take_kept(id(1))], [true, false]);
+        assert!(traces.is_exported(id(1)) && !traces.is_exported(id(2)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,10 @@
 //! Trace context of the current span, of requests and of stored work.
 
 use http::{HeaderMap, HeaderValue};
-use opentelemetry::{Context, TraceId, trace::TraceContextExt};
+use opentelemetry::{
+    Context, TraceId,
+    trace::{SpanContext, TraceContextExt},
+};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -14,7 +17,7 @@ pub fn current_trace_id() -> Option<TraceId> {
 }
 
 /// Returns the OpenTelemetry context of `span`, or the current one if the span is disabled.
-fn context_of(span: &Span) -> Context {
+pub(super) fn context_of(span: &Span) -> Context {
     let own = span.context();
     if own.has_active_span() { own } else { Context::current() }
 }
@@ -22,18 +25,15 @@ fn context_of(span: &Span) -> Context {
 /// Returns the current W3C `traceparent`, to be stored with work that is resumed later.
 pub fn current_traceparent() -> Option<String> {
     let mut headers = HeaderMap::new();
-    inject(&Span::current(), &mut headers);
+    inject(&context_of(&Span::current()), &mut headers);
     headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-/// Links `span`, which must not have been entered, to the work that stored `traceparent`. A span
-/// without a parent is recorded exactly if that work was.
-pub fn link(span: &Span, traceparent: &str) {
+/// Returns the trace context in a stored `traceparent`.
+pub(super) fn parse(traceparent: &str) -> Option<SpanContext> {
     let mut headers = HeaderMap::new();
-    if let Ok(value) = HeaderValue::from_str(traceparent) {
-        headers.insert("traceparent", value);
-        span.add_link(extract(&headers).span().span_context().clone());
-    }
+    headers.insert("traceparent", HeaderValue::from_str(traceparent).ok()?);
+    trace_context::read(&headers)
 }
 
 /// Returns the trace context of a request.
@@ -46,8 +46,7 @@ pub(super) fn extract(headers: &HeaderMap) -> Context {
     }
 }
 
-/// Writes the trace context of `span`, or the current one if the span is disabled.
-pub(super) fn inject(span: &Span, headers: &mut HeaderMap) {
-    let context = context_of(span);
+/// Writes the trace context of the span in `context`.
+pub(super) fn inject(context: &Context, headers: &mut HeaderMap) {
     trace_context::write(context.span().span_context(), headers);
 }

@@ -9,17 +9,21 @@
 //! end.
 //!
 //! A process may also record traces for itself ([`LocalTraces`]): their spans exist, but their
-//! sampled flag is not set, so that no process exports them.
+//! sampled flag is not set, so that no process exports them. With [`TailSampling`] the spans of
+//! other unsampled requests are held until their outcome is known.
 
 use std::sync::{Arc, OnceLock};
 
 use opentelemetry::{
-    Context, TraceId,
-    trace::{SpanContext, TraceContextExt, TraceFlags},
+    Context, SpanId, TraceId,
+    trace::{SpanContext, TraceContextExt, TraceFlags, TraceState},
 };
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
+use super::tail_sampling::HeldTrace;
 use crate::protocol::Protocol;
+
+pub use super::tail_sampling::TailSampling;
 
 pub use super::local_traces::LocalTraces;
 
@@ -46,11 +50,21 @@ pub struct Sampling {
     pub ratio: f64,
     /// Traces recorded for this process alone, beside the exported ones.
     pub local: Option<Arc<LocalTraces>>,
+    /// Holder of the spans of unsampled traces.
+    pub tail: Option<Arc<TailSampling>>,
 }
 
 /// Marks the context of a local trace, whose root span gets its id later.
 #[derive(Debug)]
 struct Local;
+
+/// Marks the context of a local trace that this process began.
+#[derive(Debug)]
+struct LocalRoot;
+
+/// Marks the context of a root span that is sampled.
+#[derive(Debug)]
+struct Sampled;
 
 /// Sampling decision for a request.
 #[derive(Debug)]
@@ -59,6 +73,24 @@ pub(super) enum Decision {
     Traced(Context),
     /// No span: the request runs under this context.
     NotRecorded(Context),
+    /// The span with this id is held. The parent may be empty.
+    Held(Arc<HeldTrace>, SpanId, Context),
+}
+
+/// Sampling decision for the root span of a new trace.
+#[derive(Debug)]
+pub(super) enum RootDecision {
+    /// Start a span under this context.
+    Traced(Context),
+    /// No span: the work runs under this context.
+    NotRecorded(Context),
+    /// The span is held. It is exported at its end if the trace is sampled.
+    Held {
+        /// Trace of the span.
+        trace: Arc<HeldTrace>,
+        /// Whether the trace is sampled.
+        sampled: bool,
+    },
 }
 
 impl Sampling {
@@ -86,16 +118,42 @@ impl Sampling {
             let is_continued = boundary == TrustBoundary::Internal && caller.is_valid();
             let is_recorded = if is_continued { local.contains(trace_id) } else { local.admit() };
             if is_recorded {
-                return Decision::Traced(parent.with_value(Local));
+                let parent = parent.with_value(Local);
+                return Decision::Traced(if is_continued { parent } else { parent.with_value(LocalRoot) });
             }
             if !is_continued {
                 local.remove(trace_id);
             }
         }
-        let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
         let span_id = RandomIdGenerator::default().new_span_id();
+        if let Some(tail) = self.tail.as_ref().filter(|_| self.exported) {
+            let is_continued = boundary == TrustBoundary::Internal && caller.is_valid();
+            let trace = if is_continued { tail.join(trace_id, caller.span_id()) } else { tail.begin(trace_id) };
+            return Decision::Held(trace, span_id, parent);
+        }
+        let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
         let ids = SpanContext::new(trace_id, span_id, flags, false, caller.trace_state().clone());
         Decision::NotRecorded(parent.with_remote_span_context(ids))
+    }
+
+    /// Decides for a new trace, linked to the work that caused it. `may_be_idle` holds a sampled
+    /// trace too, because it may turn out to be empty. `draw` returns a random trace id.
+    fn decide_root(&self, link: Option<&SpanContext>, may_be_idle: bool, draw: fn() -> TraceId) -> RootDecision {
+        let by_ratio = || is_sampled_by_ratio(draw(), self.ratio);
+        let sampled = self.exported && link.map_or_else(by_ratio, SpanContext::is_sampled);
+        let is_local = self.local.as_ref().is_some_and(|local| link.is_some_and(|link| local.contains(link.trace_id())));
+        if is_local && !sampled {
+            return RootDecision::Traced(Context::new());
+        }
+        match self.tail.as_ref().filter(|_| self.exported) {
+            Some(tail) if may_be_idle || !sampled => RootDecision::Held { trace: tail.begin(draw()), sampled },
+            _ if sampled => RootDecision::Traced(Context::new().with_value(Sampled)),
+            _ => {
+                let (id, span_id, flags) = (draw(), RandomIdGenerator::default().new_span_id(), TraceFlags::default());
+                let ids = SpanContext::new(id, span_id, flags, false, TraceState::default());
+                RootDecision::NotRecorded(Context::new().with_remote_span_context(ids))
+            }
+        }
     }
 
     /// Returns whether a span below `context` is recorded. A span without a parent may be linked to
@@ -122,6 +180,25 @@ pub(super) fn decide(protocol: Protocol, parent: Context) -> Decision {
     }
 }
 
+/// Decides for a new trace, linked to the work that caused it. Without an installed policy the
+/// application's subscriber decides.
+pub(super) fn decide_root(link: Option<&SpanContext>, may_be_idle: bool) -> RootDecision {
+    match SAMPLING.get() {
+        Some(sampling) => sampling.decide_root(link, may_be_idle, || RandomIdGenerator::default().new_trace_id()),
+        None => RootDecision::Traced(Context::new()),
+    }
+}
+
+/// Returns whether the process exports sampled traces.
+pub(super) fn is_exporting() -> bool {
+    SAMPLING.get().is_some_and(|sampling| sampling.exported)
+}
+
+/// Returns the holder of the process.
+pub(super) fn tail() -> Option<&'static Arc<TailSampling>> {
+    SAMPLING.get()?.tail.as_ref()
+}
+
 /// Returns whether spans started now are recorded, for export or locally. Without an installed
 /// policy the subscriber decides.
 pub fn is_recorded() -> bool {
@@ -131,6 +208,26 @@ pub fn is_recorded() -> bool {
 /// Returns whether `context` begins or continues a local trace.
 pub fn is_local(context: &Context) -> bool {
     context.get::<Local>().is_some()
+}
+
+/// Returns whether `context` begins a local trace whose outcome decides about its export.
+pub(super) fn decides_about_local(context: &Context) -> bool {
+    tail().is_some() && context.get::<LocalRoot>().is_some()
+}
+
+/// Has a local trace exported, if the budget of `reason` allows it.
+pub(super) fn keep_local(id: TraceId, reason: &'static str) {
+    let local = SAMPLING.get().and_then(|sampling| sampling.local.as_ref());
+    if let (Some(local), Some(tail)) = (local, tail())
+        && tail.admit(reason)
+    {
+        local.keep(id);
+    }
+}
+
+/// Returns whether `context` begins a sampled trace.
+pub fn is_sampled(context: &Context) -> bool {
+    context.get::<Sampled>().is_some()
 }
 
 /// Same algorithm as the SDK's `TraceIdRatioBased`, so that all services sample the same traces.
@@ -161,7 +258,7 @@ mod tests {
     }
 
     fn policy(boundary: TrustBoundary, ratio: f64) -> Sampling {
-        Sampling { exported: true, boundary, ratio, local: None }
+        Sampling { exported: true, boundary, ratio, local: None, tail: None }
     }
 
     fn is_traced(boundary: TrustBoundary, ratio: f64, parent: Context) -> bool {

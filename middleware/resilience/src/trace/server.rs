@@ -6,32 +6,35 @@ mod new_span;
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{self, Poll, ready},
 };
 
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
-use opentelemetry::{ContextGuard, TraceId};
+use opentelemetry::{TraceId, trace::TraceContextExt};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tonic::Code;
 use tower::{Layer, Service};
-use tracing::{Span, span::Entered};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+use self::new_span::Head;
 use super::{
-    TRACE_ID_HEADER,
+    Scope, ScopeGuard, TRACE_ID_HEADER,
     propagation::{current_trace_id, extract},
     sampling::{self, Decision},
+    tail_sampling::{KEPT_TRACES_HEADER, PARTIAL_FAILURE, SLOW, SLOW_REASON, Verdict},
     trace_context,
 };
 use crate::{
     body::{BodyObserver, End, InstrumentedBody},
-    context::Context,
+    context::{Context, Facts},
     grpc_status,
     protocol::Protocol,
-    request_log::{CurrentRequest, RequestLog},
-    response_outcome::{ResponseOutcome, Role},
+    request_log::{CurrentRequest, Refusal, RequestLog},
+    response_outcome::{CLIENT_CLOSED_REQUEST, ResponseOutcome, Role},
     time_limit::CALLER_DEADLINE,
     trusted_proxies::TrustedProxies,
 };
@@ -100,78 +103,70 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let ServerTraceLayer { protocol, proxies } = &self.layer;
         let log = (*protocol == Protocol::Http).then(|| RequestLog::begin(&mut request)).flatten();
-        let scope = RequestScope::for_request(*protocol, proxies, &request);
+        let (scope, decides_about_local) = scope_for_request(*protocol, proxies, &request);
         let stream = Context::of(&request).is_some_and(Context::is_stream);
+        let facts = match &log {
+            Some(log) => Some(log.facts.clone()),
+            None if scope.is_observed() => {
+                request.extensions_mut().get_mut::<Context>().map(|context| context.facts.insert(Arc::default()).clone())
+            }
+            None => None,
+        };
         let inner = scope.run(|| self.inner.call(request));
         let outcome = ResponseOutcome::pending(Role::Server(*protocol)).of_stream(stream);
-        ResponseFuture { inner, finisher: Some(SpanFinisher { scope, log, protocol: *protocol, outcome, finished: false }) }
-    }
-}
-
-/// Trace scope of a request.
-#[derive(Debug)]
-enum RequestScope {
-    /// Recorded or disabled span.
-    Span(Span),
-    /// Trace ids without a span.
-    Ids(opentelemetry::Context),
-}
-
-impl RequestScope {
-    fn for_request<B>(protocol: Protocol, proxies: &TrustedProxies, request: &Request<B>) -> Self {
-        let method = Context::of(request).and_then(|context| context.method);
-        if method.is_some_and(|method| method.infrastructure) {
-            return Self::Span(Span::none());
-        }
-        // The request of every log record is found in the context.
-        let with_request = |context: opentelemetry::Context| match CurrentRequest::of(request) {
-            Some(current) => context.with_value(current),
-            None => context,
-        };
-        match sampling::decide(protocol, extract(request.headers())) {
-            Decision::NotRecorded(ids) => Self::Ids(with_request(ids)),
-            Decision::Traced(parent) => {
-                let parent = with_request(parent);
-                let span = new_span::start_span(protocol, proxies, request);
-                // Must precede the first enter, which would fix the parent. Fails only without an
-                // OpenTelemetry subscriber.
-                let _ = span.set_parent(parent);
-                Self::Span(span)
-            }
-        }
-    }
-
-    fn enter(&self) -> ScopeGuard<'_> {
-        match self {
-            Self::Span(span) => ScopeGuard::Span { _entered: span.enter() },
-            Self::Ids(ids) => ScopeGuard::Ids { _attached: ids.clone().attach() },
-        }
-    }
-
-    fn run<T>(&self, f: impl FnOnce() -> T) -> T {
-        let _guard = self.enter();
-        f()
-    }
-
-    fn record(&self, field: &'static str, value: impl tracing::Value) {
-        if let Self::Span(span) = self {
-            span.record(field, value);
+        ResponseFuture {
+            inner,
+            finisher: Some(SpanFinisher {
+                scope,
+                log,
+                protocol: *protocol,
+                outcome,
+                facts,
+                refusal: None,
+                started: Instant::now(),
+                decides_about_local,
+                finished: false,
+            }),
         }
     }
 }
 
-/// Guard: the request is current until dropped.
-pub enum ScopeGuard<'a> {
-    /// Entered span.
-    Span {
-        /// Exits the span on drop.
-        _entered: Entered<'a>,
-    },
-    /// Attached trace ids.
-    Ids {
-        /// Detaches the ids on drop.
-        _attached: ContextGuard,
-    },
+/// Starts the span of a request. Returns also whether its outcome decides about a local trace.
+fn scope_for_request<B>(protocol: Protocol, proxies: &TrustedProxies, request: &Request<B>) -> (Scope, bool) {
+    let method = Context::of(request).and_then(|context| context.method);
+    if method.is_some_and(|method| method.infrastructure) {
+        receive_verdicts(protocol, request);
+        return (Scope::none(), false);
+    }
+    // The request of every log record is found in the context.
+    let with_request = |context: opentelemetry::Context| match CurrentRequest::of(request) {
+        Some(current) => context.with_value(current),
+        None => context,
+    };
+    match sampling::decide(protocol, extract(request.headers())) {
+        Decision::NotRecorded(ids) => (Scope::of_ids(with_request(ids)), false),
+        Decision::Held(trace, id, parent) => {
+            let head = Head::of(protocol, proxies, request);
+            (Scope::of_held_request(trace, id, &with_request(parent), Box::new(move || head.start_span())), false)
+        }
+        Decision::Traced(parent) => {
+            let decides_about_local = sampling::decides_about_local(&parent);
+            let parent = with_request(parent);
+            let span = Head::of(protocol, proxies, request).start_span();
+            // Must precede the first enter, which would fix the parent. Fails only without an
+            // OpenTelemetry subscriber.
+            let _ = span.set_parent(parent);
+            (Scope::of_span(span), decides_about_local)
+        }
+    }
+}
+
+/// Exports the held traces that a calling service names. Callers of an HTTP port are external.
+fn receive_verdicts<B>(protocol: Protocol, request: &Request<B>) {
+    let header = request.headers().get(KEPT_TRACES_HEADER).filter(|_| protocol == Protocol::Grpc);
+    if let (Some(text), Some(tail)) = (header.and_then(|header| header.to_str().ok()), sampling::tail()) {
+        Verdict::read(text).for_each(|verdict| tail.keep(verdict));
+    }
 }
 
 /// Random id for untraced requests (health probes), whose responses have a trace id header too.
@@ -182,11 +177,17 @@ fn untraced_id() -> TraceId {
 /// Ends the span with the outcome of the complete response.
 #[derive(Debug)]
 pub struct SpanFinisher {
-    scope: RequestScope,
+    scope: Scope,
     /// Record of the request, over HTTP.
     log: Option<RequestLog>,
     protocol: Protocol,
     outcome: ResponseOutcome,
+    facts: Option<Arc<Facts>>,
+    /// Refusal behind the response.
+    refusal: Option<Refusal>,
+    started: Instant,
+    /// Whether the outcome decides about the export of a local trace.
+    decides_about_local: bool,
     finished: bool,
 }
 
@@ -194,6 +195,41 @@ impl SpanFinisher {
     fn finish(&mut self) {
         if std::mem::replace(&mut self.finished, true) {
             return;
+        }
+        self.record_outcome();
+        if let Some(trace) = self.scope.own_held_trace() {
+            if let Some(reason) = self.reason_to_keep(trace.has_failed()) {
+                trace.keep_for(reason);
+            }
+        } else if self.decides_about_local
+            && let Some(reason) = self.reason_to_keep(false)
+        {
+            sampling::keep_local(self.scope.context().span().span_context().trace_id(), reason);
+        }
+    }
+
+    /// Returns why the trace is worth to be exported, if it is.
+    fn reason_to_keep(&self, has_failed_part: bool) -> Option<&'static str> {
+        let is_slow = !self.outcome.is_stream() && self.started.elapsed() >= SLOW;
+        let refusal = match self.protocol {
+            Protocol::Http => match self.outcome.http_status() {
+                // Accepted, and not done in time.
+                202 => Some("accepted"),
+                CLIENT_CLOSED_REQUEST | ..400 => None,
+                _ => Some(self.refusal.as_ref().map_or("truncated", Refusal::code)),
+            },
+            Protocol::Grpc => {
+                let code = self.outcome.grpc_code();
+                (code != Code::Ok && code != Code::Cancelled && !self.outcome.is_ended_by_reader()).then(|| grpc_status::name(code))
+            }
+        };
+        refusal.or(is_slow.then_some(SLOW_REASON)).or(has_failed_part.then_some(PARTIAL_FAILURE))
+    }
+
+    fn record_outcome(&self) {
+        if let Some(refusal) = &self.refusal {
+            self.scope.record("app.problem.code", refusal.code());
+            self.scope.record("app.refused_by", refusal.refused_by(self.facts.as_deref()));
         }
         match self.protocol {
             Protocol::Http => {
@@ -273,6 +309,7 @@ where
         drop(guard);
         let Some(mut finisher) = this.finisher.take() else { unreachable!("checked above") };
         finisher.outcome.record_head(&response);
+        finisher.refusal = response.extensions().get().cloned();
         if let Some(log) = &mut finisher.log {
             log.record_head(&response);
         }

@@ -6,9 +6,11 @@ use metrics::Histogram;
 use tokio::time::Instant;
 use tracing::{Span, field::Empty};
 
-use super::{Database, Operation};
-use palisade_resilience::metrics::HandleCache;
-use palisade_resilience::recorded_span;
+use super::{Database, Operation, pool::take_facts};
+use palisade_resilience::{
+    metrics::HandleCache,
+    trace::{self, Scope},
+};
 
 /// `error.type` of work that panicked or was aborted at runtime shutdown.
 const ABORTED: &str = "aborted";
@@ -26,7 +28,7 @@ pub(super) struct Call {
     series: Arc<Series>,
     operation: Operation,
     started: Instant,
-    span: Span,
+    scope: Scope,
     ended: bool,
 }
 
@@ -44,14 +46,9 @@ impl Series {
         })
     }
 
-    fn span(&self, operation: Operation) -> Span {
-        // Calls outside a trace, such as polling loops and pings, would each start a trace of their
-        // own and bury the others.
-        if Span::current().is_none() {
-            return Span::none();
-        }
+    fn new_span(&self, operation: Operation) -> Span {
         let Database { system, namespace, server } = &self.database;
-        recorded_span!(
+        tracing::info_span!(
             "store",
             otel.name = %operation,
             otel.kind = "client",
@@ -60,6 +57,9 @@ impl Series {
             db.namespace = &**namespace,
             db.collection.name = Some(operation.collection).filter(|collection| !collection.is_empty()),
             db.operation.name = operation.name,
+            db.query.summary = %operation,
+            db.response.status_code = Empty,
+            app.db.connection_wait_ms = Empty,
             error.type = Empty,
             server.address = server.as_ref().map(|(address, _)| &**address),
             server.port = server.as_ref().map(|(_, port)| i64::from(*port)),
@@ -69,12 +69,11 @@ impl Series {
 
 impl Call {
     pub(super) fn start_span(series: Arc<Series>, operation: Operation) -> Self {
-        let span = series.span(operation);
-        Self { series, operation, started: Instant::now(), span, ended: false }
-    }
-
-    pub(super) fn span(&self) -> &Span {
-        &self.span
+        // Calls outside a trace, such as polling loops and pings, would each start a trace of their
+        // own and bury the others.
+        let start = series.clone();
+        let scope = trace::start_leaf(move || start.new_span(operation));
+        Self { series, operation, started: Instant::now(), scope, ended: false }
     }
 
     /// Ends the call. `error` is empty on success.
@@ -84,9 +83,16 @@ impl Call {
 
     fn finish(&mut self, error: &'static str) {
         self.ended = true;
+        let (waited, status_code) = take_facts();
+        if let Ok(millis @ 1..) = i64::try_from(waited.as_millis()) {
+            self.scope.record("app.db.connection_wait_ms", millis);
+        }
+        if let Some(code) = status_code.filter(|_| !error.is_empty()) {
+            self.scope.record("db.response.status_code", code);
+        }
         if !error.is_empty() {
-            self.span.record("error.type", error);
-            self.span.record("otel.status_code", "ERROR");
+            self.scope.record("error.type", error);
+            self.scope.record("otel.status_code", "ERROR");
         }
         self.series.duration(self.operation, error).record(self.started.elapsed());
     }

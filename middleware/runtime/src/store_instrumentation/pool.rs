@@ -1,6 +1,6 @@
 //! Connection pool metrics (`db.client.connection.*`) for any driver.
 
-use std::{cell::RefCell, future::Future, sync::Arc};
+use std::{cell::RefCell, future::Future, sync::Arc, time::Duration};
 
 use metrics::{Counter, Gauge, Histogram};
 use tokio::{task::futures::TaskLocalFuture, time::Instant};
@@ -28,14 +28,39 @@ struct Handles {
     wait_time: Histogram,
 }
 
-tokio::task_local! {
-    /// Waits of the current call; several if it waits concurrently.
-    static ACQUIRE_TIMERS: RefCell<Vec<AcquireTimer>>;
+/// Facts about the current call that only its driver knows.
+#[derive(Debug, Default)]
+pub(crate) struct CallFacts {
+    /// Waits for a connection in progress; several if the call waits concurrently.
+    timers: Vec<AcquireTimer>,
+    /// Total wait for connections.
+    waited: Duration,
+    /// Code of the error that the database reported.
+    status_code: Option<String>,
 }
 
-/// Runs `call` with its own set of waits: those begun by [`PoolMetrics::wait_begins`] end with it.
-pub(crate) fn scope_acquire_timers<F: Future>(call: F) -> TaskLocalFuture<RefCell<Vec<AcquireTimer>>, F> {
-    ACQUIRE_TIMERS.scope(RefCell::default(), call)
+tokio::task_local! {
+    static CALL: RefCell<CallFacts>;
+}
+
+/// Runs `call` with its own facts: waits begun by [`PoolMetrics::wait_begins`] end with it.
+pub(crate) fn scope_call_facts<F: Future>(call: F) -> TaskLocalFuture<RefCell<CallFacts>, F> {
+    CALL.scope(RefCell::default(), call)
+}
+
+/// Notes the code of an error that the database reported to the current
+/// [call](super::InstrumentedCalls::run): `db.response.status_code` of its span.
+pub fn note_status_code(code: &str) {
+    // Fails outside a call.
+    let _ = CALL.try_with(|facts| facts.borrow_mut().status_code = Some(code.to_owned()));
+}
+
+/// Ends the waits of the current call. Returns the total wait and the code of the last error.
+pub(super) fn take_facts() -> (Duration, Option<String>) {
+    // Dropped timers add to the total.
+    drop(CALL.try_with(|facts| std::mem::take(&mut facts.borrow_mut().timers)));
+    let taken = CALL.try_with(|facts| std::mem::take(&mut *facts.borrow_mut())).unwrap_or_default();
+    (taken.waited, taken.status_code)
 }
 
 impl PoolMetrics {
@@ -78,12 +103,12 @@ impl PoolMetrics {
     /// measured.
     pub fn wait_begins(&self) {
         // Fails outside a call.
-        let _ = ACQUIRE_TIMERS.try_with(|waits| waits.borrow_mut().push(self.wait()));
+        let _ = CALL.try_with(|facts| facts.borrow_mut().timers.push(self.wait()));
     }
 
     /// Ends a wait of the current call: `acquired` a connection, or failed.
     pub fn wait_ends(&self, acquired: bool) {
-        let Ok(Some(timer)) = ACQUIRE_TIMERS.try_with(|waits| waits.borrow_mut().pop()) else { return };
+        let Ok(Some(timer)) = CALL.try_with(|facts| facts.borrow_mut().timers.pop()) else { return };
         if acquired { timer.acquired() } else { timer.failed() }
     }
 }
@@ -104,6 +129,7 @@ impl AcquireTimer {
 impl Drop for AcquireTimer {
     fn drop(&mut self) {
         self.pool.0.pending.decrement(1.0);
+        let _ = CALL.try_with(|facts| facts.borrow_mut().waited += self.started.elapsed());
         if !self.finished {
             self.pool.0.timeouts.increment(1);
         }

@@ -5,7 +5,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use opentelemetry::trace::{SpanKind, Status, TracerProvider};
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
 use tokio::time::{advance, sleep};
-use tracing::{info_span, instrument::WithSubscriber};
+use tracing::{Instrument, info_span, instrument::WithSubscriber};
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
@@ -142,6 +142,7 @@ async fn call_within_trace_has_client_span() {
             ("db.namespace", "shop"),
             ("db.collection.name", "orders"),
             ("db.operation.name", "find"),
+            ("db.query.summary", "find orders"),
             ("server.address", "db.internal"),
             ("server.port", "5432"),
         ] {
@@ -151,6 +152,42 @@ async fn call_within_trace_has_client_span() {
     assert_eq!((&succeeded.status, attribute(succeeded, "error.type")), (&Status::Unset, None));
     assert!(matches!(failed.status, Status::Error { .. }));
     assert_eq!(attribute(failed, "error.type").as_deref(), Some("timeout"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn span_has_status_code_and_connection_wait() {
+    let exporter = Kept::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    let subscriber = tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(provider.tracer("test")));
+    let (calls, pool) = (calls(), PoolMetrics::new("test", 2));
+    let request = async {
+        let waits = pool.clone();
+        let refused = async move {
+            waits.wait_begins();
+            sleep(Duration::from_millis(7)).await;
+            waits.wait_ends(true);
+            note_status_code("23505");
+            Err::<(), _>(TestError::Corrupt)
+        };
+        calls.run(FIND, LIMIT, refused).await.unwrap_err();
+        let waits = pool.clone();
+        let waiting = async move {
+            waits.wait_begins();
+            pending::<Result<(), TestError>>().await
+        };
+        calls.run(FIND, LIMIT, waiting).await.unwrap_err();
+        let repeated = async {
+            note_status_code("40001");
+            Ok::<_, TestError>(())
+        };
+        calls.run(FIND, LIMIT, repeated).await.unwrap();
+    };
+    request.instrument(info_span!("request")).with_subscriber(subscriber).await;
+    let spans = exporter.0.lock();
+    let found = |at: usize| ["db.response.status_code", "app.db.connection_wait_ms"].map(|key| attribute(&spans[at], key));
+    assert_eq!(found(0), [Some("23505".to_owned()), Some("7".to_owned())]);
+    assert_eq!(found(1), [None, Some("4000".to_owned())], "timed out in the wait");
+    assert_eq!(found(2), [None, None], "the call succeeded");
 }
 
 fn attribute(span: &SpanData, key: &str) -> Option<String> {

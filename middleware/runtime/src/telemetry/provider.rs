@@ -7,9 +7,9 @@ use palisade_resilience::{naming, trace::sampling::Sampling};
 
 use super::{Config, Error, FLUSH_TIMEOUT, RecentTraces, sampler, spans};
 
-/// Creates the provider of the process `service`.
+/// Creates the provider of the process `service`, whose spans are those of its `services`.
 pub(super) fn tracer_provider(
-    service: &'static str,
+    (service, services): (&'static str, &[&'static str]),
     sampling: &Sampling,
     recent: Option<RecentTraces>,
     config: &Config,
@@ -24,17 +24,21 @@ pub(super) fn tracer_provider(
     // `OTEL_RESOURCE_ATTRIBUTES` is read as well.
     let resource = Resource::builder().with_service_name(service).with_attributes(attributes).build();
     let mut provider = SdkTracerProvider::builder().with_resource(resource).with_sampler(sampler::sampler(sampling));
-    if let Some(recent) = recent {
+    if let Some(recent) = recent.clone() {
         provider = provider.with_span_processor(recent);
     }
     if let Some((endpoint, tls)) = config.endpoint()? {
-        let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH_TIMEOUT);
-        let exporter = match tls {
-            Some(tls) => exporter.with_tls_config(tls),
-            None => exporter,
+        let processor = |service| {
+            let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH_TIMEOUT);
+            let exporter = match &tls {
+                Some(tls) => exporter.with_tls_config(tls.clone()),
+                None => exporter,
+            };
+            Ok((service, spans::batch_processor(exporter.build()?, config.span_queue)))
         };
-        let exporter = exporter.build()?;
-        provider = provider.with_span_processor(spans::batch_processor(exporter, config.span_queue));
+        let processors = services.iter().copied().map(processor).collect::<Result<_, Error>>()?;
+        let local = sampling.local.clone().zip(recent);
+        provider = provider.with_span_processor(spans::ByService { processors, local });
     }
     Ok(provider.build())
 }

@@ -15,7 +15,7 @@ use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{Span, SpanData, SpanProcessor},
 };
-use palisade_resilience::metrics::current_service;
+use palisade_resilience::{metrics::current_service, trace::tail_sampling};
 use parking_lot::Mutex;
 
 use self::store::{FinishedSpan, Limits, Store};
@@ -56,8 +56,19 @@ impl RecentTraces {
     }
 }
 
+impl RecentTraces {
+    /// Returns the finished spans of a trace, with the services that ended them.
+    pub(super) fn spans(&self, id: TraceId) -> Vec<(SpanData, Option<&'static str>)> {
+        let found = self.0.lock().find(id);
+        found.into_iter().flat_map(|(spans, _)| spans).map(|span| (span.data.clone(), span.service)).collect()
+    }
+}
+
 impl SpanProcessor for RecentTraces {
     fn on_start(&self, span: &mut Span, parent: &Context) {
+        if tail_sampling::replayed().is_some() {
+            return;
+        }
         let parent = parent.span();
         let parent = parent.span_context();
         if !parent.is_valid() || parent.is_remote() {
@@ -67,6 +78,10 @@ impl SpanProcessor for RecentTraces {
     }
 
     fn on_end(&self, span: SpanData) {
+        if tail_sampling::replayed().is_some() {
+            // Not begun here, or known without its end.
+            return;
+        }
         let span = FinishedSpan::new(span, current_service());
         self.0.lock().add_span(span);
     }

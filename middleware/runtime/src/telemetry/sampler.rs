@@ -54,6 +54,7 @@ impl ShouldSample for LinkAwareSampler {
         let link = links.first().filter(|_| is_root).map(|link| &link.span_context);
         let decision = match link {
             Some(link) if self.exported && link.is_sampled() => SamplingDecision::RecordAndSample,
+            _ if parent.is_some_and(sampling::is_sampled) => SamplingDecision::RecordAndSample,
             _ if self.is_local(parent, trace_id, link) => SamplingDecision::RecordOnly,
             Some(_) => SamplingDecision::Drop,
             None if *kind == SpanKind::Server => SamplingDecision::RecordAndSample,
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     fn policy(ratio: f64) -> Sampling {
-        Sampling { exported: true, boundary: TrustBoundary::Public, ratio, local: None }
+        Sampling { exported: true, boundary: TrustBoundary::Public, ratio, local: None, tail: None }
     }
 
     fn caller(sampled: bool) -> Context {

@@ -9,13 +9,95 @@ use std::{
 };
 
 use metrics::{Counter, Histogram};
-use opentelemetry::{Context, trace::Span as _};
+use opentelemetry::{
+    Context, KeyValue, TraceFlags,
+    trace::{Span as _, SpanContext},
+};
 use opentelemetry_sdk::{
     Resource,
     error::{OTelSdkError, OTelSdkResult},
     trace::{BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor},
 };
+use palisade_resilience::{
+    metrics::current_service,
+    trace::{sampling::LocalTraces, tail_sampling},
+};
 use tokio::time::Instant;
+
+use super::RecentTraces;
+
+/// Processors by service: each exports the spans of its service under its name.
+#[derive(Debug)]
+pub(super) struct ByService<P> {
+    pub(super) processors: Vec<(&'static str, P)>,
+    /// Traces recorded for this process alone, which are exported if they fail.
+    pub(super) local: Option<(Arc<LocalTraces>, RecentTraces)>,
+}
+
+impl<P: SpanProcessor> ByService<P> {
+    /// Returns the processor of `service`, or else the first.
+    fn of(&self, service: Option<&'static str>) -> Option<&P> {
+        let own = self.processors.iter().find(|(name, _)| Some(*name) == service);
+        own.or(self.processors.first()).map(|(_, processor)| processor)
+    }
+
+    /// Exports a span of a local trace.
+    fn export_local(&self, mut span: SpanData, service: Option<&'static str>) {
+        let ids = &span.span_context;
+        let state = ids.trace_state().clone();
+        span.span_context = SpanContext::new(ids.trace_id(), ids.span_id(), TraceFlags::SAMPLED, false, state);
+        if let Some(processor) = self.of(service) {
+            processor.on_end(span);
+        }
+    }
+
+    fn all(&self, each: impl Fn(&P) -> OTelSdkResult) -> OTelSdkResult {
+        // All are asked, whatever the first one says.
+        let results: Vec<_> = self.processors.iter().map(|(_, processor)| each(processor)).collect();
+        results.into_iter().collect()
+    }
+}
+
+impl<P: SpanProcessor> SpanProcessor for ByService<P> {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        if let Some(processor) = self.of(current_service()) {
+            processor.on_start(span, context);
+        }
+    }
+
+    fn on_end(&self, span: SpanData) {
+        let service = current_service();
+        let id = span.span_context.trace_id();
+        match self.local.as_ref().filter(|_| !span.span_context.is_sampled()) {
+            // The recent traces already have this span.
+            Some((local, recent)) if local.take_kept(id) => {
+                recent.spans(id).into_iter().for_each(|(span, service)| self.export_local(span, service));
+            }
+            Some((local, _)) if local.is_exported(id) => self.export_local(span, service),
+            _ => {
+                if let Some(processor) = self.of(service) {
+                    processor.on_end(span);
+                }
+            }
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.all(SpanProcessor::force_flush)
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        let share = timeout / u32::try_from(self.processors.len()).unwrap_or(u32::MAX).max(1);
+        self.all(|processor| processor.shutdown_with_timeout(share))
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        for (service, processor) in &mut self.processors {
+            let shared = resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+            processor.set_resource(&Resource::builder_empty().with_attributes(shared).with_service_name(*service).build());
+        }
+    }
+}
 
 /// Creates a batch processor for `exporter` with a queue of at most `max_queued` spans.
 pub(super) fn batch_processor(exporter: impl SpanExporter + 'static, max_queued: usize) -> impl SpanProcessor + 'static {
@@ -74,10 +156,13 @@ impl SpanProcessor for CountingProcessor {
         }
     }
 
-    fn on_end(&self, span: SpanData) {
+    fn on_end(&self, mut span: SpanData) {
         if !span.span_context.is_sampled() {
             // Recorded for this process alone.
             return;
+        }
+        if let Some(replay) = tail_sampling::replayed() {
+            replay.apply(&mut span);
         }
         if self.capacity.try_reserve() {
             self.passed.increment(1);

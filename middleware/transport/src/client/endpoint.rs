@@ -22,12 +22,14 @@ use super::{
     address::Address,
     connect_backoff::ConnectBackoff,
     connector::{ConnectError, ConnectParams, Connector},
+    trace_verdicts::TraceVerdicts,
 };
 use palisade_resilience::{
     body::{InstrumentedBody, PermitGuard},
     deadline,
     rejection::{Rejection, TransportError, chain},
     streams::is_stream,
+    trace::{self, tail_sampling::SendVerdict},
 };
 
 /// Sends requests to one address over a lazy connection.
@@ -35,6 +37,7 @@ use palisade_resilience::{
 pub(super) struct Endpoint {
     channel: Channel,
     stream_connections: Arc<StreamConnectionPool>,
+    verdicts: Arc<dyn SendVerdict>,
     backoff: ConnectBackoff,
 }
 
@@ -50,11 +53,12 @@ impl Endpoint {
         let backoff = connector.backoff();
         let channel = endpoint.connect_with_connector_lazy(connector.clone());
         let lanes = Arc::new(StreamConnectionPool::new(move || endpoint.connect_with_connector_lazy(connector.clone())));
-        Self { channel, stream_connections: lanes, backoff }
+        Self { verdicts: TraceVerdicts::new(channel.clone()), channel, stream_connections: lanes, backoff }
     }
 
     /// Sends a request. The wait for a connection is part of the call and under its deadline.
     pub(super) fn send(&self, request: Request<Body>) -> ResponseFuture {
+        trace::note_call(&self.verdicts);
         let (channel, place) = if is_stream(&request) {
             let (channel, place) = self.stream_connections.acquire();
             (channel, Some(place))

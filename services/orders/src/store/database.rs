@@ -4,7 +4,7 @@ use std::{borrow::Borrow, sync::Arc};
 
 use palisade_middleware::{
     group_commit::BatchError,
-    store_instrumentation::{CheckedOut, CheckoutCounter},
+    store_instrumentation::{CheckedOut, CheckoutCounter, note_status_code},
 };
 use palisade_store::UnreadableRows;
 use sqlx::{
@@ -93,6 +93,9 @@ impl Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
+        if let Some(code) = error.as_database_error().and_then(DatabaseError::code) {
+            note_status_code(&code);
+        }
         match &error {
             sqlx::Error::Database(database_error) if is_constraint_violation(database_error.as_ref()) => Self::Corrupt(error.to_string()),
             sqlx::Error::Database(database_error) if is_timeout(database_error.as_ref()) => Self::Timeout,

@@ -6,7 +6,7 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 use palisade_middleware::{
     group_commit::{GroupCommit, Limits},
     private_file,
-    store_instrumentation::{self, CheckedOut, CheckoutCounter, Database},
+    store_instrumentation::{self, CheckedOut, CheckoutCounter, Database, note_status_code},
 };
 use palisade_store::{OwnerLock, Reconnect, WriteProbe};
 use sqlx::{
@@ -155,6 +155,9 @@ fn is_constraint_violation(error: &dyn DatabaseError) -> bool {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
+        if let Some(code) = error.as_database_error().and_then(DatabaseError::code) {
+            note_status_code(&code);
+        }
         match error {
             sqlx::Error::PoolTimedOut => Self::Timeout,
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),

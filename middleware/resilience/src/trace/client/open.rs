@@ -1,20 +1,28 @@
 //! Start of the CLIENT span, with the attributes known from the request.
 
-use http::{Request, Uri};
+use http::{Method, Request, Uri};
 use tracing::{
     Span,
     field::{self, Empty},
 };
 
-use super::ClientTraceLayer;
-use crate::protocol::{Protocol, known_verb};
+use super::{ClientTraceLayer, Scope};
+use crate::{
+    protocol::{Protocol, known_verb},
+    trace::scope,
+};
 
-pub(super) fn start_span<B>(target: &ClientTraceLayer, request: &Request<B>) -> Span {
+pub(super) fn start_span<B>(target: &ClientTraceLayer, request: &Request<B>) -> Scope {
+    let (target, verb, uri) = (target.clone(), request.method().clone(), request.uri().clone());
+    scope::start(move || new_span(&target, &verb, &uri))
+}
+
+fn new_span(target: &ClientTraceLayer, verb: &Method, uri: &Uri) -> Span {
     let (server_address, server_port) = (&*target.server_address, target.server_port.map(i64::from));
     match target.protocol {
         Protocol::Grpc => {
-            let method = request.uri().path().trim_start_matches('/');
-            crate::recorded_span!(
+            let method = uri.path().trim_start_matches('/');
+            tracing::info_span!(
                 "rpc.client",
                 otel.name = method,
                 otel.kind = "client",
@@ -26,23 +34,27 @@ pub(super) fn start_span<B>(target: &ClientTraceLayer, request: &Request<B>) -> 
                 server.address = server_address,
                 server.port = server_port,
                 app.rpc.attempts = Empty,
+                app.refused_by = Empty,
+                app.problem.code = Empty,
             )
         }
         Protocol::Http => {
-            let verb = known_verb(request.method());
-            crate::recorded_span!(
+            let known = known_verb(verb);
+            tracing::info_span!(
                 "http.client",
-                otel.name = if verb == "_OTHER" { "HTTP" } else { verb },
+                otel.name = if known == "_OTHER" { "HTTP" } else { known },
                 otel.kind = "client",
                 otel.status_code = Empty,
-                http.request.method = verb,
-                http.request.method_original = (verb == "_OTHER").then(|| request.method().as_str()),
+                http.request.method = known,
+                http.request.method_original = (known == "_OTHER").then(|| verb.as_str()),
                 http.request.resend_count = Empty,
                 http.response.status_code = Empty,
-                url.full = field::display(without_secrets(request.uri())),
+                url.full = field::display(without_secrets(uri)),
                 error.type = Empty,
                 server.address = server_address,
                 server.port = server_port,
+                app.refused_by = Empty,
+                app.problem.code = Empty,
             )
         }
     }

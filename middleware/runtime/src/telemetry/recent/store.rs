@@ -11,11 +11,10 @@ use opentelemetry::{
     trace::{Event, Link, SpanContext, SpanKind, Status, TraceState},
 };
 use opentelemetry_sdk::trace::SpanData;
+use palisade_resilience::trace::tail_sampling::SLOW;
 
 use super::view::{LogRecord, TraceSummary};
 
-/// Response time from which a trace is slow and kept longer: the latency objective of the gateway.
-const SLOW: Duration = Duration::from_millis(250);
 /// Bytes of a span beside its attributes and events.
 const SPAN_BYTES: usize = 512;
 

@@ -10,6 +10,7 @@ use mongodb::{
     options::IndexOptions,
 };
 
+use palisade_middleware::store_instrumentation::note_status_code;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -115,6 +116,14 @@ impl From<DriverError> for Error {
     fn from(error: DriverError) -> Self {
         /// `MaxTimeMSExpired`
         const MAX_TIME_EXPIRED: i32 = 50;
+        let code = match &*error.kind {
+            ErrorKind::Command(command) => Some(command.code),
+            ErrorKind::Write(WriteFailure::WriteError(write)) => Some(write.code),
+            _ => None,
+        };
+        if let Some(code) = code {
+            note_status_code(&code.to_string());
+        }
         match &*error.kind {
             ErrorKind::Command(command) if command.code == MAX_TIME_EXPIRED => Self::Timeout,
             ErrorKind::Bson(_) | ErrorKind::InvalidResponse { .. } => Self::Corrupt(error.to_string()),
