@@ -203,6 +203,9 @@ pub struct Measurement {
     outcome: ResponseOutcome,
     stream: bool,
     done: bool,
+    /// Context of the request, for exemplars: the body may be dropped outside of it.
+    #[cfg(feature = "opentelemetry")]
+    context: opentelemetry::Context,
 }
 
 enum SeriesHandle {
@@ -242,7 +245,15 @@ impl Measurement {
             active.increment();
         }
         let outcome = ResponseOutcome::pending(series.role());
-        Self { series, started: Instant::now(), outcome, stream, done: false }
+        Self {
+            series,
+            started: Instant::now(),
+            outcome,
+            stream,
+            done: false,
+            #[cfg(feature = "opentelemetry")]
+            context: opentelemetry::Context::current(),
+        }
     }
 
     fn finish(&mut self) {
@@ -253,6 +264,8 @@ impl Measurement {
             active.decrement();
         }
         let duration = self.started.elapsed();
+        #[cfg(feature = "opentelemetry")]
+        let _attached = std::mem::take(&mut self.context).attach();
         match &self.series {
             SeriesHandle::HttpServer(series) => {
                 series.duration(self.outcome.http_status(), self.outcome.is_caller_timeout()).record(duration);

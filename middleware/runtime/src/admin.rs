@@ -2,6 +2,7 @@
 //! public port.
 
 pub mod breakers;
+mod exposition;
 pub mod faults;
 mod hosts;
 mod log_level;
@@ -45,14 +46,9 @@ async fn readyz(State(readiness): State<Readiness>) -> Result<impl IntoResponse,
 /// Builds the admin router of `service`: [`probes`], `GET /metrics`, `/log-level`, and
 /// `extra_routes`, for requests to `hosts`.
 pub fn router(service: &'static str, hosts: AdminHosts, readiness: Readiness, telemetry: Telemetry, extra_routes: Router) -> Router {
-    let metrics = get(async move |State(telemetry): State<Telemetry>| {
-        // Rendering a large registry takes milliseconds.
-        let text = tokio::task::spawn_blocking(move || telemetry.render(service)).await.unwrap_or_default();
-        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
-    });
     let routes = probes(readiness)
         .merge(log_level::routes(telemetry.clone()))
-        .merge(Router::new().route("/metrics", metrics).with_state(telemetry))
+        .merge(exposition::route(service, telemetry))
         .merge(extra_routes)
         .fallback(async || Rejection::new(&reasons::NOT_FOUND, "unknown path"))
         .method_not_allowed_fallback(async || Rejection::new(&reasons::METHOD_NOT_ALLOWED, "see the header allow"));

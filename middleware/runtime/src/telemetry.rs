@@ -39,6 +39,7 @@ use palisade_resilience::{
     trace::sampling::{self, LocalTraces, Sampling, TailSampling},
 };
 
+pub use self::registries::Format;
 pub use palisade_resilience::trace::TrustBoundary;
 
 /// Histogram buckets for durations, seconds. Those of the semantic conventions plus three lower
@@ -242,14 +243,13 @@ impl Telemetry {
         self.log_filter.set(text)
     }
 
-    /// Renders the metrics of `service` as Prometheus text, with current gauges. Takes
-    /// milliseconds.
-    pub fn render(&self, service: &str) -> String {
+    /// Renders the metrics of `service`, with current gauges. Takes milliseconds.
+    pub fn render(&self, service: &str, format: Format) -> String {
         self.process.measure();
         palisade_resilience::metrics::collect();
         palisade_resilience::counter!("palisade.log.dropped").absolute(self.dropped_records.dropped_lines() as u64);
         let own = self.metrics.iter().find(|registry| registry.service() == service);
-        own.or(self.metrics.first()).map(|registry| registry.render()).unwrap_or_default()
+        own.or(self.metrics.first()).map(|registry| registry.render(format)).unwrap_or_default()
     }
 
     /// Returns the recent traces, if the process keeps them.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 mod collector_outage;
+mod exemplars;
 mod failures;
 mod order;
 mod retries;

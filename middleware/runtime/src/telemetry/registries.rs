@@ -6,13 +6,15 @@
 //! services.
 
 mod endpoint_series;
+mod exemplars;
+mod openmetrics;
 
 use std::{fmt, sync::Arc};
 
 use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
-use self::endpoint_series::EndpointSeries;
+use self::{endpoint_series::EndpointSeries, exemplars::Exemplars};
 use palisade_resilience::metrics::{CATALOG, Kind, current_service};
 
 /// Registry of one service.
@@ -20,6 +22,16 @@ pub(super) struct Registry {
     service: &'static str,
     recorder: PrometheusRecorder,
     endpoints: EndpointSeries,
+    exemplars: Exemplars,
+}
+
+/// Exposition format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus text format 0.0.4.
+    Text,
+    /// OpenMetrics 1.0, with exemplars.
+    OpenMetrics,
 }
 
 impl fmt::Debug for Registry {
@@ -34,8 +46,16 @@ impl Registry {
         self.service
     }
 
-    /// Renders the metrics as Prometheus text. Removes the series of endpoints that are gone.
-    pub(super) fn render(&self) -> String {
+    /// Renders the metrics. Removes the series of endpoints that are gone.
+    pub(super) fn render(&self, format: Format) -> String {
+        let text = self.render_text();
+        match format {
+            Format::Text => text,
+            Format::OpenMetrics => openmetrics::convert(&text, |line| self.exemplars.append(line)),
+        }
+    }
+
+    fn render_text(&self) -> String {
         let mut text = self.endpoints.render_into(self.service, self.recorder.handle().render());
         for metric in CATALOG.iter().filter(|metric| metric.kind == Kind::FractionCounter) {
             let kind = format!("# TYPE {} ", metric.name);
@@ -66,7 +86,9 @@ pub(super) struct Registries(Vec<Arc<Registry>>);
 impl Registries {
     /// Creates one registry per service. At least one is required.
     pub(super) fn new(recorders: Vec<(&'static str, PrometheusRecorder)>) -> Self {
-        let registry = |(service, recorder)| Arc::new(Registry { service, recorder, endpoints: EndpointSeries::default() });
+        let registry = |(service, recorder)| {
+            Arc::new(Registry { service, recorder, endpoints: EndpointSeries::default(), exemplars: Exemplars::default() })
+        };
         Self(recorders.into_iter().map(registry).collect())
     }
 
@@ -77,10 +99,14 @@ impl Registries {
 
     /// Registers a handle in the current service's registry, or in all registries outside a scope.
     fn register<T>(&self, key: &Key, register_one: impl Fn(&PrometheusRecorder) -> T, combine: impl Fn(Vec<T>) -> T) -> T {
+        self.dispatch(|registry| registry.register(key, &register_one), combine)
+    }
+
+    fn dispatch<T>(&self, register: impl Fn(&Registry) -> T, combine: impl Fn(Vec<T>) -> T) -> T {
         let current = current_service().and_then(|present| self.0.iter().find(|registry| registry.service == present));
         match (current, &self.0[..]) {
-            (Some(registry), _) | (None, [registry]) => registry.register(key, register_one),
-            (None, registries) => combine(registries.iter().map(|registry| registry.register(key, &register_one)).collect()),
+            (Some(registry), _) | (None, [registry]) => register(registry),
+            (None, registries) => combine(registries.iter().map(|registry| register(registry)).collect()),
         }
     }
 }
@@ -113,7 +139,10 @@ impl Recorder for Registries {
     }
 
     fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
-        self.register(key, |recorder| recorder.register_histogram(key, metadata), |all| Histogram::from_arc(Arc::new(Fanout(all))))
+        let register = |registry: &Registry| {
+            registry.exemplars.wrap(key, registry.register(key, |recorder| recorder.register_histogram(key, metadata)))
+        };
+        self.dispatch(register, |all| Histogram::from_arc(Arc::new(Fanout(all))))
     }
 }
 
@@ -161,7 +190,7 @@ mod tests {
     }
 
     fn services_exposing(handles: &[Arc<Registry>], line: &str) -> Vec<&'static str> {
-        let exposes = |handle: &&Arc<Registry>| handle.render().lines().any(|shown| shown == line);
+        let exposes = |handle: &&Arc<Registry>| handle.render(Format::Text).lines().any(|shown| shown == line);
         handles.iter().filter(exposes).map(|registry| registry.service).collect()
     }
 

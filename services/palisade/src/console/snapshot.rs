@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use palisade_middleware::{admin::AdminPorts, telemetry::Telemetry};
+use palisade_middleware::{
+    admin::AdminPorts,
+    telemetry::{Format, Telemetry},
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -72,7 +75,7 @@ impl Snapshot {
         );
         let telemetry = telemetry.clone();
         // Rendering a large registry takes milliseconds.
-        let metrics = tokio::task::spawn_blocking(move || of_metrics(service, &telemetry.render(service))).await;
+        let metrics = tokio::task::spawn_blocking(move || of_metrics(service, &telemetry.render(service, Format::Text))).await;
         let (hops, series) = metrics.unwrap_or_default();
         Self { service, hops, series, breakers, faults: faults.map(|mut faults| faults["rules"].take()) }
     }

@@ -81,7 +81,7 @@ mod tests {
     use palisade_resilience::metrics::LiveLabel;
 
     use super::*;
-    use crate::telemetry::registries::Registries;
+    use crate::telemetry::registries::{Format, Registries};
 
     fn series(endpoint: &str) -> (metrics::Counter, metrics::Gauge) {
         let calls = metrics::counter!("calls", "endpoint" => endpoint.to_owned());
@@ -93,7 +93,7 @@ mod tests {
         let recorder = PrometheusBuilder::new().with_recommended_naming(true).build_recorder();
         let registries = Registries::new(vec![("gateway", recorder)]);
         let registry = registries.handles().remove(0);
-        let shown = || registry.render().lines().filter(|line| line.contains("endpoint=")).count();
+        let shown = || registry.render(Format::Text).lines().filter(|line| line.contains("endpoint=")).count();
         metrics::with_local_recorder(&registries, || {
             let (target, _) = series("");
             target.increment(1);
@@ -102,7 +102,7 @@ mod tests {
                 let (calls, state) = series(label.value());
                 calls.increment(generation);
                 state.set(1);
-                let text = registry.render();
+                let text = registry.render(Format::Text);
                 let line = format!("calls_total{{endpoint=\"removed:{generation}\"}} {generation}");
                 assert!(text.lines().any(|shown| shown == line), "{line} in {text}");
                 assert_eq!(shown(), 4, "the target's two series and those of the present endpoint");
@@ -111,7 +111,7 @@ mod tests {
             // An endpoint that comes back starts again.
             let label = LiveLabel::new("removed:7");
             series(label.value()).0.increment(3);
-            let text = registry.render();
+            let text = registry.render(Format::Text);
             assert!(text.contains("calls_total{endpoint=\"removed:7\"} 3\n"), "{text}");
             let families = text.lines().filter(|line| line.starts_with("# TYPE calls_total ")).count();
             assert_eq!(families, 1, "{text}");
