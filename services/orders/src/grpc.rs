@@ -244,7 +244,10 @@ impl Orders {
             lease: if planted!("lease that never ends") { Duration::from_hours(1) } else { Duration::from_millis(self.config.lease_ms) },
             deadline: clock::after(now, Duration::from_millis(self.config.deadline_ms)),
             trace_parent: trace::current_traceparent(),
-            key: key.clone().filter(|_| !planted!("key forgotten") && !(is_retry && planted!("retry makes another order"))),
+            key: key.clone().filter(|_| {
+                let forgotten = planted!("key forgotten") || is_retry && planted!("retry makes another order");
+                !forgotten
+            }),
             is_retry,
         };
         let (creation, finished) = self.accept_and_run(create, now).await?;

@@ -151,7 +151,7 @@ impl SagaExecutor {
         let id = after.id;
         let response = encode_response(&after);
         let moves: Vec<_> = transitions.iter().map(|transition| (transition.from, transition.to)).collect();
-        let moved = if planted!("acknowledged without commit") { transitions.clone() } else { Vec::new() };
+        let unwritten = if planted!("acknowledged without commit") { transitions.clone() } else { Vec::new() };
         match self.store.transition(claimed.clone(), transitions, response, now).await {
             Ok(TransitionResult::Applied(next)) => {
                 trace::mark_changed();
@@ -162,7 +162,7 @@ impl SagaExecutor {
             }
             Ok(TransitionResult::Fenced(order)) => StepResult::Stopped(Box::new(order), LEASE_LOST),
             Err(_) if planted!("acknowledged without commit") => {
-                let after = moved.iter().fold(claimed.clone(), |claimed, transition| claimed.after(transition, now));
+                let after = unwritten.iter().fold(claimed.clone(), |claimed, transition| claimed.after(transition, now));
                 StepResult::Next(Box::new(after))
             }
             Err(error) => {

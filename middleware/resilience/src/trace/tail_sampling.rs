@@ -81,7 +81,9 @@ impl TailSampling {
         if named.is_empty() {
             count("expired", 1);
         }
-        named.iter().for_each(|trace| trace.keep());
+        for trace in &named {
+            trace.keep();
+        }
     }
 
     /// Returns whether one more trace may be exported for this reason.

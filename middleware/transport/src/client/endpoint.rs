@@ -53,7 +53,7 @@ impl Endpoint {
         let backoff = connector.backoff();
         let channel = endpoint.connect_with_connector_lazy(connector.clone());
         let lanes = Arc::new(StreamConnectionPool::new(move || endpoint.connect_with_connector_lazy(connector.clone())));
-        Self { verdicts: TraceVerdicts::new(channel.clone()), channel, stream_connections: lanes, backoff }
+        Self { verdicts: TraceVerdicts::over(channel.clone()), channel, stream_connections: lanes, backoff }
     }
 
     /// Sends a request. The wait for a connection is part of the call and under its deadline.

@@ -46,7 +46,7 @@ struct State {
 }
 
 impl TraceVerdicts {
-    pub(super) fn new(channel: Channel) -> Arc<dyn SendVerdict> {
+    pub(super) fn over(channel: Channel) -> Arc<dyn SendVerdict> {
         Arc::new(Self(Arc::new(Queue { channel, state: Mutex::default() })))
     }
 }
