@@ -3,11 +3,15 @@
 mod data;
 mod gateway;
 mod grpc;
+mod limits;
 mod load;
 mod orders;
 mod overview;
 mod resilience;
 mod runtime;
+mod security;
+mod stock;
+mod telemetry;
 
 use crate::{
     dashboard::Dashboard,
@@ -21,12 +25,19 @@ pub fn all() -> Vec<Dashboard> {
         gateway::dashboard(),
         grpc::dashboard(),
         resilience::dashboard(),
+        limits::dashboard(),
         data::dashboard(),
         orders::dashboard(),
+        stock::dashboard(),
+        security::dashboard(),
         runtime::dashboard(),
+        telemetry::dashboard(),
         load::dashboard(),
     ]
 }
+
+/// Jobs of the Palisade processes in Prometheus. The alert rules use the same names.
+pub(crate) const JOBS: &str = "gateway|products|orders";
 
 /// gRPC status codes that count as server errors.
 const SERVER_ERRORS: &str = "UNKNOWN|DEADLINE_EXCEEDED|UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS";

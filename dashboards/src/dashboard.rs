@@ -21,6 +21,7 @@ pub struct Dashboard {
 pub(crate) struct Row {
     pub(crate) title: &'static str,
     pub(crate) panels: Vec<Panel>,
+    pub(crate) collapsed: bool,
 }
 
 /// Position and size in columns and rows of the grid.
@@ -32,10 +33,11 @@ pub(crate) struct GridPlace {
     pub(crate) height: u32,
 }
 
-/// Heading or panel with its position.
-#[derive(Debug, Clone, Copy)]
+/// Heading or panel with its position. The panels of a collapsed row belong to its heading.
+#[derive(Debug, Clone)]
 pub(crate) enum LayoutItem<'a> {
     Heading(&'static str, GridPlace),
+    Collapsed(&'static str, GridPlace, Vec<(&'a Panel, GridPlace)>),
     Panel(&'a Panel, GridPlace),
 }
 
@@ -47,8 +49,20 @@ impl Dashboard {
 
     /// Adds a row. Panels that do not fit into the grid's width continue on the next line.
     pub fn row(mut self, title: &'static str, panels: impl IntoIterator<Item = Panel>) -> Self {
-        self.rows.push(Row { title, panels: panels.into_iter().collect() });
+        self.rows.push(Row { title, panels: panels.into_iter().collect(), collapsed: false });
         self
+    }
+
+    /// Adds a row that is collapsed at first.
+    pub fn collapsed_row(mut self, title: &'static str, panels: impl IntoIterator<Item = Panel>) -> Self {
+        self.rows.push(Row { title, panels: panels.into_iter().collect(), collapsed: true });
+        self
+    }
+
+    /// Adds a collapsed row of a part that not every installation has. Its panels show "not
+    /// configured" without data.
+    pub fn optional_row(self, title: &'static str, panels: impl IntoIterator<Item = Panel>) -> Self {
+        self.collapsed_row(title, panels.into_iter().map(|panel| panel.without_data("not configured")))
     }
 
     /// Returns the `uid` used by Grafana and by links.
@@ -66,20 +80,35 @@ impl Dashboard {
         let mut items = Vec::new();
         let mut y = 0;
         for row in &self.rows {
-            items.push(LayoutItem::Heading(row.title, GridPlace { x: 0, y, width: COLUMNS, height: 1 }));
+            let heading = GridPlace { x: 0, y, width: COLUMNS, height: 1 };
             y += 1;
-            let (mut x, mut tallest) = (0, 0);
-            for panel in &row.panels {
-                let (width, height) = (panel.width, panel.height);
-                if x + width > COLUMNS {
-                    (x, y, tallest) = (0, y + tallest, 0);
-                }
-                items.push(LayoutItem::Panel(panel, GridPlace { x, y, width, height }));
-                x += width;
-                tallest = tallest.max(height);
+            let (panels, bottom) = row.layout(y);
+            if row.collapsed {
+                items.push(LayoutItem::Collapsed(row.title, heading, panels));
+            } else {
+                items.push(LayoutItem::Heading(row.title, heading));
+                items.extend(panels.into_iter().map(|(panel, place)| LayoutItem::Panel(panel, place)));
+                y = bottom;
             }
-            y += tallest;
         }
         items
+    }
+}
+
+impl Row {
+    /// Returns the panels with their positions from `y` downwards, and the position below them.
+    fn layout(&self, mut y: u32) -> (Vec<(&Panel, GridPlace)>, u32) {
+        let (mut x, mut tallest) = (0, 0);
+        let mut placed = Vec::new();
+        for panel in &self.panels {
+            let (width, height) = (panel.width, panel.height);
+            if x + width > COLUMNS {
+                (x, y, tallest) = (0, y + tallest, 0);
+            }
+            placed.push((panel, GridPlace { x, y, width, height }));
+            x += width;
+            tallest = tallest.max(height);
+        }
+        (placed, y + tallest)
     }
 }

@@ -17,7 +17,21 @@ pub struct Panel {
     pub(crate) values: &'static [(u8, &'static str, Color)],
     pub(crate) links: Vec<Link>,
     pub(crate) queries: Vec<Query>,
+    pub(crate) lines: Lines,
+    pub(crate) no_value: Option<&'static str>,
 }
+
+/// Lines drawn if the queries return more than a reader can tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lines {
+    /// The highest, without silent series.
+    Highest,
+    /// The lowest, for values whose decrease is the problem.
+    Lowest,
+}
+
+/// Maximum number of lines of a graph.
+const MAX_LINES: usize = 8;
 
 /// Grafana visualization of a panel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +144,8 @@ impl Panel {
             values: &[],
             links: Vec::new(),
             queries: Vec::new(),
+            lines: Lines::Highest,
+            no_value: None,
         };
         panel.thresholds(&[(None, Color::Green)])
     }
@@ -155,14 +171,24 @@ impl Panel {
         Self { unit, ..self }
     }
 
+    /// Sets the text shown without data.
+    pub fn without_data(self, text: &'static str) -> Self {
+        Self { no_value: Some(text), ..self }
+    }
+
     /// Shows a ratio that turns yellow and red from these values upwards.
     pub fn share(self, yellow: f64, red: f64) -> Self {
         self.unit(unit::SHARE).limits(yellow, red)
     }
 
+    /// Draws the lowest series instead of the highest, silent ones included.
+    pub fn lowest_first(self) -> Self {
+        Self { lines: Lines::Lowest, ..self }
+    }
+
     /// Shows a success ratio that turns yellow and red below these values.
     pub fn share_of_good(self, yellow: f64, red: f64) -> Self {
-        self.unit(unit::SHARE).thresholds(&[(None, Color::Red), (Some(red), Color::Yellow), (Some(yellow), Color::Green)])
+        self.unit(unit::SHARE).lowest_first().thresholds(&[(None, Color::Red), (Some(red), Color::Yellow), (Some(yellow), Color::Green)])
     }
 
     /// Shows an error ratio: yellow from 0.1 %, the error budget of most objectives, red from 1 %.
@@ -214,6 +240,21 @@ impl Panel {
         self
     }
 
+    /// Returns the queries as drawn: at most [`MAX_LINES`] lines in a graph.
+    pub(crate) fn drawn_queries(&self) -> Vec<Query> {
+        let is_graph = matches!(self.visualization, Visualization::TimeSeries | Visualization::StackedTimeSeries);
+        let known: Option<usize> = self.queries.iter().map(Query::known_lines).sum();
+        if !is_graph || known.is_some_and(|lines| lines <= MAX_LINES) {
+            return self.queries.clone();
+        }
+        let limit = MAX_LINES / self.queries.len().max(1);
+        let drawn = |query: &Query| match self.lines {
+            Lines::Highest => query.highest(limit),
+            Lines::Lowest => query.lowest(limit),
+        };
+        self.queries.iter().map(|query| if query.known_lines() == Some(1) { query.clone() } else { drawn(query) }).collect()
+    }
+
     /// Returns the panel description in Markdown.
     pub(crate) fn markdown(&self) -> String {
         format!("{}\n\n**Remediation:** {}", self.description, self.remediation)
@@ -233,9 +274,14 @@ impl Traces {
     /// Traces of the series' gRPC method, for attempt metrics.
     pub const ATTEMPT: Self = Self { operation: "&operation=${__field.labels.grpc_method}", ..Self::SERVICE };
 
-    /// Restricts the search to failed traces.
+    /// Restricts the search to failed server spans: a failed attempt that was retried fails no request.
     pub const fn failed(self) -> Self {
-        Self { filter: "&tags=%7B%22error%22%3A%22true%22%7D", ..self }
+        Self { filter: "&tags=%7B%22error%22%3A%22true%22%2C%22span.kind%22%3A%22server%22%7D", ..self }
+    }
+
+    /// Restricts the search to failed client spans, for calls measured by the client.
+    pub const fn failed_calls(self) -> Self {
+        Self { filter: "&tags=%7B%22error%22%3A%22true%22%2C%22span.kind%22%3A%22client%22%7D", ..self }
     }
 
     /// Restricts the search to traces of at least 250 ms.

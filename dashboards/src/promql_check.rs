@@ -198,7 +198,10 @@ impl LabelChecker<'_> {
                 inner.remove("le");
             }
             "label_replace" => {
-                self.require_label(&inner, &string_argument(3).unwrap_or_default(), &args.args[0]);
+                // An empty source label sets a constant.
+                if let Some(source) = string_argument(3).filter(|source| !source.is_empty()) {
+                    self.require_label(&inner, &source, &args.args[0]);
+                }
                 inner.extend(string_argument(1));
             }
             "label_join" => inner.extend(string_argument(1)),

@@ -3,6 +3,8 @@
 //! The builder does not validate names. [`promql_check`](crate::promql_check) reports unknown
 //! metrics and labels in the resulting text.
 
+mod lines;
+
 use std::ops::{Add, Div, Mul, Sub};
 
 use palisade_middleware::metrics::Metric;
@@ -64,11 +66,6 @@ impl Series {
         self.suffixed("_bucket")
     }
 
-    /// Returns the Prometheus name.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     fn suffixed(mut self, suffix: &str) -> Self {
         self.name.push_str(suffix);
         self
@@ -107,6 +104,11 @@ impl Series {
     /// Increase per second.
     pub fn rate(self) -> Query {
         self.over_time("rate", "$__rate_interval")
+    }
+
+    /// Last values within the selected time range, which ends one rate interval ago.
+    pub fn last_before_interval(self) -> Query {
+        Query::new(format!("last_over_time({}[$__range] offset $__rate_interval)", self.selector()))
     }
 
     /// Number of value changes within the rate interval.
@@ -191,7 +193,26 @@ impl Query {
 
     /// Keeps series without a match in `other`.
     pub fn unless(self, other: &Self) -> Self {
-        let promql = format!("{} unless {}", self.operand(), other.operand());
+        self.set_operation("unless", other)
+    }
+
+    /// Keeps series whose `job` is not in `other`.
+    pub fn unless_job(self, other: &Self) -> Self {
+        self.set_operation("unless on (job)", other)
+    }
+
+    /// Keeps series with a match in `other`.
+    pub fn and(self, other: &Self) -> Self {
+        self.set_operation("and", other)
+    }
+
+    /// Adds the series of `other` that have no match.
+    pub fn or(self, other: &Self) -> Self {
+        self.set_operation("or", other)
+    }
+
+    fn set_operation(self, operator: &str, other: &Self) -> Self {
+        let promql = format!("{} {operator} {}", self.operand(), other.operand());
         self.with(promql)
     }
 

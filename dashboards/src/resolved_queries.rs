@@ -41,7 +41,7 @@ pub fn queries(windows: Windows) -> Vec<ResolvedQuery> {
     let mut queries = Vec::new();
     for dashboard in boards::all() {
         for panel in dashboard.panels() {
-            queries.extend(panel.queries.iter().map(|query| ResolvedQuery {
+            queries.extend(panel.drawn_queries().iter().map(|query| ResolvedQuery {
                 dashboard: dashboard.name,
                 panel: panel.title,
                 promql: substitute_variables(query.promql(), windows),

@@ -20,7 +20,7 @@ fn collect(json: &Value, found: &mut Vec<String>) {
     match json {
         Value::Object(members) => {
             if let Some(query) = members.get("expr").and_then(Value::as_str).filter(|query| query.contains("k6_")) {
-                found.push(query.replace("$__rate_interval", "10s"));
+                found.push(query.replace("$__rate_interval", "10s").replace("$__range", "3m"));
             }
             members.values().for_each(|member| collect(member, found));
         }

@@ -46,7 +46,8 @@ struct Container {
 /// Always firing, so that a receiver outside notices when alerting stops.
 const WATCHDOG: &str = "Watchdog";
 
-const DASHBOARDS: [&str; 8] = ["overview", "gateway", "grpc", "resilience", "data", "orders", "runtime", "load"];
+const DASHBOARDS: [&str; 12] =
+    ["overview", "gateway", "grpc", "resilience", "limits", "data", "orders", "stock", "security", "runtime", "telemetry", "load"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
@@ -169,7 +170,7 @@ fn each_alert_has_severity_and_annotations() {
         assert!(severities.contains(&labels["severity"].as_str()), "{alert}: {labels:?}");
         assert!(["summary", "description"].iter().all(|key| !annotations[*key].is_empty()), "{alert}");
         assert_eq!(annotations["runbook_url"], format!("https://github.com/palisade-rs/palisade/blob/main/docs/runbooks/{alert}.md"));
-        let uid = annotations["dashboard"].strip_prefix("/d/palisade-").unwrap();
+        let uid = annotations["dashboard"].strip_prefix("http://localhost:3001/d/palisade-").unwrap();
         assert!(DASHBOARDS.contains(&uid), "{alert} links to the unknown dashboard {uid}");
     }
     assert_eq!(alerts().len(), names().len(), "alert names must be unique");

@@ -13,11 +13,11 @@ const POOL: [&str; 2] = ["job", "db.client.connection.pool.name"];
 
 pub(super) fn dashboard() -> Dashboard {
     let about = "Latency and errors of each data store, and saturation of its connection pools.";
-    Dashboard::new("data", "Palisade / 5 Data stores", about)
+    Dashboard::new("data", "Palisade / 07 Data stores", about)
         .row("Operations", operations())
         .row("Pools", pools())
-        .row("Group commit", batches())
         .row("Rows, clock, audit", rows())
+        .collapsed_row("Group commit", batches())
 }
 
 fn operations() -> [Panel; 7] {
@@ -34,7 +34,7 @@ fn operations() -> [Panel; 7] {
             .description("Share of store operations that failed. A flat 0 means no errors.")
             .remediation("All operations at once: the server is down or full. One operation: check its error type.")
             .errors()
-            .traces(Traces::SERVICE.failed())
+            .traces(Traces::SERVICE.failed_calls())
             .query(failed().sum_by(SYSTEM).share_of(&store_operations().count().rate().sum_by(SYSTEM))),
         stacked_timeseries("Errors by type / s")
             .description("Failed store operations by error type.")
@@ -42,7 +42,7 @@ fn operations() -> [Panel; 7] {
                 "`timeout`: the store is slow or hangs. `unavailable`: no connection. `corrupt`: a stored record cannot be decoded.",
             )
             .unit(unit::PER_SECOND)
-            .traces(Traces::SERVICE.failed())
+            .traces(Traces::SERVICE.failed_calls())
             .query(failed().sum_by(["job", "db.operation.name", "error.type"]).or_zero(&store_operations().count())),
         timeseries("p95 by operation")
             .description("95th percentile of operation durations, including the wait for a connection.")
@@ -72,6 +72,7 @@ fn operations() -> [Panel; 7] {
             .unit(unit::NUMBER)
             .query(store_seconds.legend_prefix("seconds")),
     ]
+    .map(|panel| panel.sized(6, 8))
 }
 
 fn pools() -> [Panel; 5] {
@@ -114,6 +115,7 @@ fn pools() -> [Panel; 5] {
             .runbook("DbPoolTimeouts")
             .query(metric("db.client.connection.timeouts").rate().sum_by(POOL)),
     ]
+    .map(|panel| panel.sized(8, 7))
 }
 
 fn batches() -> [Panel; 3] {
@@ -187,4 +189,5 @@ fn rows() -> [Panel; 7] {
             .limits(600.0, 3_600.0)
             .query(metric("palisade.invariant.last_audit").now().max_by(["check"]).above(0.0).age()),
     ]
+    .map(|panel| panel.sized(6, 7))
 }

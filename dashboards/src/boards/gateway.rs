@@ -12,13 +12,13 @@ const ROUTE: [&str; 2] = ["http.request.method", "http.route"];
 
 pub(super) fn dashboard() -> Dashboard {
     let about = "Rate, errors and latency by route, saturation of the gateway's limits, response cache, rejected requests.";
-    Dashboard::new("gateway", "Palisade / 2 HTTP gateway", about)
+    Dashboard::new("gateway", "Palisade / 03 HTTP gateway", about)
         .row("By route", by_route())
         .row("Durations", durations())
         .row("Saturation", saturation())
-        .row("Cache", cache())
-        .row("Streams", streams())
         .row("Rejected requests", rejected_requests())
+        .row("Streams", streams())
+        .optional_row("Response cache", cache())
 }
 
 fn by_route() -> [Panel; 3] {

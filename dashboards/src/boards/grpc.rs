@@ -12,7 +12,7 @@ const TARGET: [&str; 2] = ["job", "server.address"];
 
 pub(super) fn dashboard() -> Dashboard {
     let about = "gRPC calls measured by server and client. Errors or latency seen only by the client come from the hop itself.";
-    Dashboard::new("grpc", "Palisade / 3 gRPC", about)
+    Dashboard::new("grpc", "Palisade / 04 gRPC", about)
         .row("gRPC server", server())
         .row("gRPC client calls", client())
         .row("gRPC client attempts", attempts())
@@ -72,13 +72,13 @@ fn client() -> [Panel; 6] {
             .description("Share of client calls with a server or transport error after all retries.")
             .remediation("Errors here but none on the server: network, deadline, or an open breaker.")
             .errors()
-            .traces(Traces::SERVICE.failed())
+            .traces(Traces::SERVICE.failed_calls())
             .query(call_errors(grpc_client_calls, TARGET)),
         stacked_timeseries("Client failures / s by status")
             .description("Client calls that failed after all retries, by status.")
             .remediation("`UNAVAILABLE`: breaker or connection. `DEADLINE_EXCEEDED`: no response in time.")
             .unit(unit::REQUESTS)
-            .traces(Traces::SERVICE.failed())
+            .traces(Traces::SERVICE.failed_calls())
             .query(
                 grpc_client_calls()
                     .count()

@@ -12,7 +12,7 @@ const K6: &str = "present only while k6 runs and writes to this Prometheus";
 pub(super) fn dashboard() -> Dashboard {
     let about = "k6 metrics next to server metrics. k6 sends them with `K6_PROMETHEUS_RW_SERVER_URL`, `--out experimental-prometheus-rw` and \
                  `K6_PROMETHEUS_RW_TREND_STATS=p(95)`.";
-    Dashboard::new("load", "Palisade / 8 Load test", about)
+    Dashboard::new("load", "Palisade / 13 Load test", about)
         .row("k6", k6())
         .row("Client and server", client_and_server())
         .row("Servers", servers())
@@ -74,7 +74,7 @@ fn k6() -> [Panel; 8] {
             .limit(0.01)
             .query(absent_without_k6(external_metric("k6_dropped_iterations_total").rate().sum_by(["scenario"]))),
     ]
-    .map(|panel| panel.sized(6, 8))
+    .map(|panel| panel.sized(6, 8).without_data("k6 does not run, or is not configured"))
 }
 
 fn client_and_server() -> [Panel; 3] {
@@ -139,7 +139,7 @@ fn servers() -> [Panel; 6] {
             .unit(unit::COUNT)
             .limit(1.0)
             .runbook("StockInvariantViolated")
-            .query(metric("palisade.invariant.violations").now().sum_by(["check"]))
+            .query(metric("palisade.invariant.violations").now().max_by(["check"]))
             .sized(8, 8),
     ]
 }

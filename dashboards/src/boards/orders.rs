@@ -1,4 +1,4 @@
-//! Orders dashboard: order outcomes, sagas, stock and the transactional outbox.
+//! Orders dashboard: order outcomes, sagas and the transactional outbox.
 
 use super::every_process;
 use crate::{
@@ -8,12 +8,11 @@ use crate::{
 };
 
 pub(super) fn dashboard() -> Dashboard {
-    let about = "Order outcomes, sagas in flight and their age, stock, invariant violations and the outbox.";
-    Dashboard::new("orders", "Palisade / 6 Orders, saga, stock", about)
+    let about = "Order outcomes, sagas in flight and their age, the outbox.";
+    Dashboard::new("orders", "Palisade / 08 Orders and sagas", about)
         .row("Current status", current_status())
         .row("Orders", orders())
         .row("Sagas", sagas())
-        .row("Stock", stock())
         .row("Outbox", outbox())
 }
 
@@ -22,7 +21,7 @@ fn order_metrics_witness() -> Series {
     metric("palisade.outbox.pending")
 }
 
-fn current_status() -> [Panel; 6] {
+fn current_status() -> [Panel; 4] {
     [
         stat("Oldest unfinished saga")
             .description("Age of the oldest order with an unfinished saga.")
@@ -37,24 +36,13 @@ fn current_status() -> [Panel; 6] {
             .unit(unit::COUNT)
             .limit(1.0)
             .runbook("StockInvariantViolated")
-            .query(metric("palisade.invariant.violations").now().sum_by(["check"])),
-        stat("Products out of stock")
-            .description("Products with no available units.")
-            .remediation("Buyers get 409 `insufficient_stock`: restock or delist the products.")
-            .unit(unit::COUNT)
-            .query(metric("palisade.stock.out_products").now().sum_by([])),
-        stat("Overdue holds")
-            .description("Expired stock holds that are not released yet.")
-            .remediation("The expiry sweeper of products is slow or stuck: see its log.")
-            .unit(unit::COUNT)
-            .limits(1.0, 100.0)
-            .query(metric("palisade.stock.overdue_holds").now().sum_by([])),
+            .query(metric("palisade.invariant.violations").now().max_by(["check"])),
         stat("Outbox pending")
             .description("Outbox events not published yet.")
             .remediation("The broker is down or rejects events: see `GET /readyz` of orders. No event is lost.")
             .unit(unit::COUNT)
             .runbook("OutboxLag")
-            .query(metric("palisade.outbox.pending").now().sum_by([])),
+            .query(metric("palisade.outbox.pending").now().max_by(["job"]).sum_by([])),
         stat("Restarts")
             .description("Process restarts in the selected time range. Sagas resume after a restart.")
             .remediation("Repeated restarts of orders delay every saga: see its log.")
@@ -63,7 +51,7 @@ fn current_status() -> [Panel; 6] {
             .runbook("RestartLoop")
             .query(metric("process_start_time_seconds").changes_in_range().sum_by(["job"]).or_zero(&every_process())),
     ]
-    .map(|panel| panel.sized(4, 4))
+    .map(|panel| panel.sized(6, 4))
 }
 
 fn orders() -> [Panel; 4] {
@@ -112,7 +100,7 @@ fn sagas() -> [Panel; 6] {
             )
             .unit(unit::COUNT)
             .runbook("SagaStuck")
-            .query(metric("palisade.saga.in_flight").now().sum_by(["job", "saga", "state"])),
+            .query(metric("palisade.saga.in_flight").now().max_by(["job", "saga", "state"])),
         timeseries("Oldest saga over time")
             .description("Age of the oldest order with an unfinished saga, over time.")
             .remediation("A straight rising line is one stuck order. It fails automatically after 10 minutes.")
@@ -147,37 +135,6 @@ fn sagas() -> [Panel; 6] {
     ]
 }
 
-fn stock() -> [Panel; 4] {
-    [
-        stacked_timeseries("Reservations / s by outcome")
-            .description("Stock reservations by outcome.")
-            .remediation("`insufficient`: sold out. `refused`: arrived after its release. Many `released`: orders fail or are cancelled.")
-            .unit(unit::PER_SECOND)
-            .query(metric("palisade.stock.reservations").rate().sum_by(["job", "outcome"]).or_zero(&metric("palisade.stock.out_products"))),
-        stacked_timeseries("Units by state")
-            .description("Units of all products: available, reserved, sold.")
-            .remediation("The sum changes only by restocking. `reserved` stays high: holds are not confirmed or released.")
-            .unit(unit::COUNT)
-            .query(metric("palisade.stock.units").now().sum_by(["state"])),
-        stacked_timeseries("Stock adjustments / min")
-            .description("Changes of the stock recorded in the ledger, by kind.")
-            .remediation(
-                "`reconciled`: changed by a replica of a release without a ledger, or by something else than products. \
-                    `GET /products/{id}/stock-adjustments` shows who changed a product.",
-            )
-            .unit(unit::PER_MINUTE)
-            .query(metric("palisade.stock.adjustments").rate().sum_by(["kind"]).per_minute()),
-        timeseries("Invariant violations over time")
-            .description("Invariant violations found by the audits, by check.")
-            .remediation("The first red sample marks the time: check deployments and restarts just before.")
-            .unit(unit::COUNT)
-            .limit(1.0)
-            .runbook("StockInvariantViolated")
-            .query(metric("palisade.invariant.violations").now().sum_by(["job", "check"])),
-    ]
-    .map(|panel| panel.sized(6, 8))
-}
-
 fn outbox() -> [Panel; 4] {
     [
         timeseries("Outbox backlog")
@@ -185,7 +142,7 @@ fn outbox() -> [Panel; 4] {
             .remediation("The broker is down or its stream is full. Afterwards events are published in order, in batches of 256.")
             .unit(unit::COUNT)
             .runbook("OutboxLag")
-            .query(metric("palisade.outbox.pending").now().sum_by(["job"])),
+            .query(metric("palisade.outbox.pending").now().max_by(["job"])),
         timeseries("Outbox age")
             .description("Age of the oldest unpublished event.")
             .remediation("A straight rising line: no event is published at all.")

@@ -13,7 +13,7 @@ pub(super) const BREAKER_STATES: &[(u8, &str, Color)] =
 
 pub(super) fn dashboard() -> Dashboard {
     let about = "Health from the user's view, then each hop, then likely causes: breakers, rejections, stores, versions.";
-    Dashboard::new("overview", "Palisade / 1 Overview", about)
+    Dashboard::new("overview", "Palisade / 01 Overview", about)
         .row("Current status", current_status())
         .row("Users (gateway)", users())
         .row("Hops", hops())

@@ -26,8 +26,17 @@ pub(super) fn all() -> Vec<Annotation> {
     let firing = external_metric("ALERTS").is("alertstate", "firing").matches("job", "$job|").now();
     let versions = ["job", "version", "revision"];
     let info = || metric("build.info");
-    let deployed = info().now().count_by(versions).unless(&info().offset_by_interval().count_by(versions));
-    let restarted = metric("process_start_time_seconds").changes().above(0.0);
+    // A version that did not run one interval ago was deployed, unless the whole job was gone and comes
+    // back with a version of before.
+    let running_before = info().offset_by_interval();
+    let came_back = info().last_before_interval().count_by(versions).unless_job(&running_before.clone().count_by(["job"]));
+    let deployed = info().now().count_by(versions).unless(&running_before.count_by(versions)).unless(&came_back);
+    // A restart changes the start time, or the process was gone for longer than an interval.
+    let started = || metric("process_start_time_seconds");
+    let instances = ["job", "instance"];
+    let back = started().now().max_by(instances).unless(&started().offset_by_interval().max_by(instances));
+    let back = back.and(&started().last_before_interval().max_by(instances));
+    let restarted = started().changes().max_by(instances).above(0.0).or(&back).unless_job(&deployed);
     vec![
         annotation("Alerts", "red", "{{alertname}}", "{{severity}} {{job}} {{slo}}", &firing),
         annotation("Deploys", "blue", "{{job}} {{version}}", "{{revision}}", &deployed),

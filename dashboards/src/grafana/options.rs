@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::panel::{Panel, Visualization, unit};
+use crate::panel::{Lines, Panel, Visualization, unit};
 
 /// Field options (`fieldConfig.defaults.custom`).
 #[derive(Serialize)]
@@ -82,6 +82,10 @@ pub(super) struct Legend {
     placement: &'static str,
     #[serde(rename = "showLegend")]
     visible: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sort_by: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sort_desc: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -154,8 +158,12 @@ impl PanelOptions {
     pub(super) fn of(panel: &Panel) -> Self {
         match panel.visualization {
             Visualization::TimeSeries | Visualization::StackedTimeSeries => Self::TimeSeries {
-                // Small panels use the compact legend to leave room for the graph.
-                legend: if panel.height < 8 { LIST } else { TABLE },
+                legend: match panel.lines {
+                    // Small panels use the compact legend to leave room for the graph.
+                    _ if panel.height < 8 => LIST,
+                    Lines::Highest => HIGHEST_FIRST,
+                    Lines::Lowest => LOWEST_FIRST,
+                },
                 tooltip: ALL_LINES,
             },
             Visualization::Stat => Self::Stat {
@@ -188,6 +196,9 @@ impl PanelOptions {
     }
 }
 
-const LIST: Legend = Legend { calcs: &[], display_mode: "list", placement: "bottom", visible: true };
-const TABLE: Legend = Legend { calcs: &["lastNotNull", "max"], display_mode: "table", placement: "bottom", visible: true };
+const LIST: Legend = Legend { calcs: &[], display_mode: "list", placement: "bottom", visible: true, sort_by: None, sort_desc: None };
+const HIGHEST_FIRST: Legend =
+    Legend { calcs: &["lastNotNull", "max"], display_mode: "table", sort_by: Some("Max"), sort_desc: Some(true), ..LIST };
+const LOWEST_FIRST: Legend =
+    Legend { calcs: &["lastNotNull", "min"], display_mode: "table", sort_by: Some("Min"), sort_desc: Some(false), ..LIST };
 const ALL_LINES: Tooltip = Tooltip { mode: "multi", sort: "desc" };

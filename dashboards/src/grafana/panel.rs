@@ -28,7 +28,8 @@ pub(super) struct Heading {
     title: &'static str,
     collapsed: bool,
     grid_pos: GridPos,
-    panels: [(); 0],
+    /// Panels of a collapsed row. Grafana expects those of an open row beside it.
+    panels: Vec<PanelJson>,
 }
 
 #[derive(Serialize)]
@@ -67,6 +68,8 @@ struct Defaults {
     unit: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     min: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_value: Option<&'static str>,
     color: Mode,
     thresholds: Thresholds,
     mappings: Vec<Mapping>,
@@ -129,15 +132,31 @@ enum TransformOptions {
 
 /// Returns all items of a dashboard, numbered from 1.
 pub(super) fn all(dashboard: &Dashboard) -> Vec<GridItem> {
-    let numbered = dashboard.layout().into_iter().zip(1..);
-    numbered
-        .map(|(placed, id)| match placed {
-            LayoutItem::Heading(title, place) => {
-                GridItem::Heading(Heading { id, r#type: "row", title, collapsed: false, grid_pos: place.into(), panels: [] })
-            }
+    let mut last_id = 0;
+    let mut next_id = || {
+        last_id += 1;
+        last_id
+    };
+    let mut items = Vec::new();
+    for item in dashboard.layout() {
+        let id = next_id();
+        items.push(match item {
             LayoutItem::Panel(panel, place) => GridItem::Panel(Box::new(PanelJson::new(id, panel, place))),
-        })
-        .collect()
+            LayoutItem::Heading(title, place) => GridItem::Heading(Heading::new(id, title, place, None)),
+            LayoutItem::Collapsed(title, place, panels) => {
+                let panels = panels.into_iter().map(|(panel, place)| PanelJson::new(next_id(), panel, place)).collect();
+                GridItem::Heading(Heading::new(id, title, place, Some(panels)))
+            }
+        });
+    }
+    items
+}
+
+impl Heading {
+    fn new(id: usize, title: &'static str, place: GridPlace, collapsed: Option<Vec<PanelJson>>) -> Self {
+        let is_collapsed = collapsed.is_some();
+        Self { id, r#type: "row", title, collapsed: is_collapsed, grid_pos: place.into(), panels: collapsed.unwrap_or_default() }
+    }
 }
 
 impl PanelJson {
@@ -152,7 +171,7 @@ impl PanelJson {
             field_config: FieldConfig { defaults: Defaults::of(panel), overrides: [] },
             options: PanelOptions::of(panel),
             transformations: transformations(panel),
-            targets: panel.queries.iter().zip('A'..).map(|(query, id)| target(panel, query, id)).collect(),
+            targets: panel.drawn_queries().iter().zip('A'..).map(|(query, id)| target(panel, query, id)).collect(),
         }
     }
 }
@@ -217,6 +236,7 @@ impl Defaults {
             unit: panel.unit,
             // Differences and remaining times may be negative, rates and sizes may not.
             min: matches!(panel.unit, unit::REQUESTS | unit::PER_SECOND | unit::PER_MINUTE | unit::BYTES).then_some(0),
+            no_value: panel.no_value,
             color: Mode { mode: if by_value { "thresholds" } else { "palette-classic" } },
             thresholds: Thresholds { mode: "absolute", steps: steps.collect() },
             mappings: mappings(panel),

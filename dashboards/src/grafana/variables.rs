@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Datasource, PROMETHEUS};
-use crate::query::metric;
+use crate::boards::JOBS;
 
 /// Dashboard variable.
 #[derive(Serialize)]
@@ -67,12 +67,10 @@ pub(super) fn all() -> Vec<Variable> {
     ]
 }
 
-/// Returns the selectors for the `job` and `instance` choices. The metric is exported by every
-/// Palisade process and by no other.
+/// Returns the selectors for the `job` and `instance` choices. `up` keeps processes that are down in
+/// the list.
 pub(super) fn series() -> [String; 2] {
-    let name = metric("palisade.faults.active").name().to_owned();
-    let of_selected_jobs = format!("{name}{{job=~\"$job\"}}");
-    [name, of_selected_jobs]
+    [format!("up{{job=~\"{JOBS}\"}}"), "up{job=~\"$job\"}".to_owned()]
 }
 
 fn simple(name: &'static str, label: &'static str, r#type: &'static str, query: &'static str, current: Current) -> SimpleVariable {

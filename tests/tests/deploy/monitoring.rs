@@ -14,7 +14,10 @@ fn operator_rules_equal_compose_rules() {
     for file in &files {
         let name = file.file_stem().unwrap().to_str().unwrap();
         let copied = object("PrometheusRule", &format!("palisade-{name}"));
-        assert!(copied.spec()["groups"] == yaml(file)["groups"], "{name} differs: run `make deploy-rules` to copy {}", file.display());
+        // Only the address of Grafana differs.
+        let groups = copied.spec()["groups"].to_string().replace("https://grafana.example.com/", "http://localhost:3001/");
+        let source = yaml(file)["groups"].to_string();
+        assert!(groups == source, "{name} differs: run `make deploy-rules` to copy {}", file.display());
     }
     let copies = all().iter().filter(|object| object.kind() == "PrometheusRule").count();
     assert_eq!(copies, files.len());
