@@ -4,7 +4,8 @@
 import { check } from "k6";
 import http from "k6/http";
 import type { RefinedResponse, ResponseType } from "k6/http";
-import { Counter, Rate } from "k6/metrics";
+import { Counter, Rate, Trend } from "k6/metrics";
+import { noteResponse, traceParent } from "./notable_requests.ts";
 import { settings } from "./settings.ts";
 
 export type Response = RefinedResponse<"text">;
@@ -15,6 +16,8 @@ const unexpectedResponses = new Counter("unexpected_responses");
 const expectedResponses = new Counter("expected_responses");
 /** Share of rejected requests: rate limiting (429) or load shedding (503 with Retry-After). */
 const rejections = new Rate("rejected");
+/** Durations by route (`name`) and `outcome`: the status, or the problem code of a refusal. */
+const outcomes = new Trend("outcome_duration", true);
 /** Orders by `outcome`: confirmed, accepted (202), or the problem code. */
 export const orders = new Counter("orders");
 
@@ -35,7 +38,7 @@ http.setResponseCallback(http.expectedStatuses({ min: 100, max: 599 }));
 
 /** Sends a request and checks the common properties of the gateway's responses. */
 export function call(method: string, path: string, { name, token, body, headers, expected, mayReject }: Call): Response {
-    const sent: Record<string, string> = { ...headers };
+    const sent: Record<string, string> = { traceparent: traceParent(), ...headers };
     if (token) sent["authorization"] = `Bearer ${token}`;
     if (body !== undefined) sent["content-type"] = "application/json";
     const params = { headers: sent, tags: { name }, responseType: "text" as ResponseType };
@@ -44,8 +47,17 @@ export function call(method: string, path: string, { name, token, body, headers,
     const rejected = isRejection(response);
     rejections.add(rejected, { name });
     const isExpected = (expected.includes(response.status) && isWellFormed(response)) || (rejected && mayReject === true);
+    const outcome = outcomeOf(response);
+    outcomes.add(response.timings.duration, { name, outcome });
+    noteResponse({ name, outcome, duration: response.timings.duration, trace: header(response, "X-Trace-Id"), failed: !isExpected });
     countResponse(name, isExpected, response.status, () => `${response.error} ${String(response.body).slice(0, 300)}`);
     return response;
+}
+
+/** Returns the status of a success, the problem code of a refusal, or the reason for no response. */
+function outcomeOf(response: Response): string {
+    if (response.status === 0) return "no_response";
+    return response.status < 400 ? String(response.status) : String(json(response)?.code ?? response.status);
 }
 
 /** Counts a response as expected or unexpected. `details` describes an unexpected one. */

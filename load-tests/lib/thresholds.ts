@@ -13,6 +13,13 @@ export const ROUTES = [
     "PUT /orders/{id}/status",
 ];
 
+/** Outcomes with their own report line: statuses, and problem codes of refusals. */
+export const OUTCOMES = [
+    "200", "201", "202", "204", "304",
+    "insufficient_stock", "unknown_product", "product_inactive", "illegal_transition", "request_in_progress", "not_found",
+    "rate_limited", "overloaded", "upstream_unavailable", "deadline_exceeded", "unauthenticated", "internal", "no_response",
+];
+
 interface Limits {
     /** Minimum number of iterations of a valid run. */
     iterations: number;
@@ -29,6 +36,11 @@ interface Limits {
 
 export function thresholds({ iterations, p95, p99, dropped, rejected, routes }: Limits): Record<string, string[]> {
     const shown = (routes ?? []).map((name) => [`http_req_duration{name:${name}}`, ["p(99)>=0"]]);
+    // These thresholds only make the report distinguish routes and outcomes.
+    const byOutcome = OUTCOMES.flatMap((outcome) => [
+        [`outcome_duration{outcome:${outcome}}`, ["p(99)>=0"]],
+        ...(routes ?? []).map((name) => [`outcome_duration{name:${name},outcome:${outcome}}`, ["p(99)>=0"]]),
+    ]);
     return {
         // A metric without samples fails no threshold. These counts fail a run that did nothing.
         iterations: [`count>=${iterations}`],
@@ -40,7 +52,7 @@ export function thresholds({ iterations, p95, p99, dropped, rejected, routes }: 
         http_req_duration: latency(p95, p99),
         dropped_iterations: [settings.judgeLatency ? `count<=${dropped ?? 0}` : "count>=0"],
         rejected: [`rate<=${rejected ?? 0}`],
-        ...Object.fromEntries(shown),
+        ...Object.fromEntries([...shown, ...byOutcome]),
     };
 }
 

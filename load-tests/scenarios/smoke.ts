@@ -4,7 +4,7 @@ import { call, countOrder, header, json } from "../lib/api.ts";
 import { commonOptions, report } from "../lib/report.ts";
 import { number } from "../lib/settings.ts";
 import { audit } from "../lib/shop.ts";
-import { thresholds } from "../lib/thresholds.ts";
+import { ROUTES, thresholds } from "../lib/thresholds.ts";
 import { ALL_SCOPES, token } from "../lib/tokens.ts";
 import { uuidv4 } from "../lib/uuid.ts";
 
@@ -12,7 +12,7 @@ const ITERATIONS = number("ITERATIONS", 5);
 
 export const options = {
     scenarios: { smoke: { executor: "shared-iterations", vus: number("VUS", 1), iterations: ITERATIONS } },
-    thresholds: { ...thresholds({ iterations: ITERATIONS, p95: 2_000, p99: 4_000 }), orders: [`count>=${ITERATIONS}`] },
+    thresholds: { ...thresholds({ iterations: ITERATIONS, p95: 2_000, p99: 4_000, routes: ROUTES }), orders: [`count>=${ITERATIONS}`] },
     ...commonOptions,
 };
 

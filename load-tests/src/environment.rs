@@ -122,6 +122,7 @@ pub fn settings(shop: &Shop) -> Vec<(String, String)> {
         ("BASE_URL", shop.url()),
         ("PRODUCTS_GRPC", address(shop.grpc_url("products"))),
         ("ORDERS_GRPC", address(shop.grpc_url("orders"))),
+        ("GATEWAY_ADMIN", shop.admin_url("gateway")),
         ("PRODUCTS_ADMIN", shop.admin_url("products")),
         ("ORDERS_ADMIN", shop.admin_url("orders")),
         ("JWT_SECRET", jwt::SECRET.to_owned()),

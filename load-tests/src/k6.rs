@@ -1,7 +1,12 @@
 //! k6 runner: binary, script, settings, dashboard and outcome.
 
+mod baseline;
+mod notable;
+mod services;
+
 use std::{
-    env, fs, io,
+    env, fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -37,8 +42,11 @@ pub fn run(scenario: &str, settings: &[(String, String)]) -> Outcome {
     execute(command(scenario, settings))
 }
 
+/// Markdown summary of a step in GitHub Actions.
+const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
+
 /// Same as [`run`], with reports in [`reports::folder`]: `<scenario>.html` is k6's web dashboard,
-/// `.md` the summary and `.json` its data.
+/// `.md` the summary and `.json` its data. The summary also goes to the step of a CI job.
 pub fn run_with_reports(scenario: &str, settings: &[(String, String)]) -> io::Result<Outcome> {
     let folder = reports::folder()?;
     let files = ["html", "md", "json"].map(|extension| folder.join(scenario).with_extension(extension));
@@ -49,8 +57,20 @@ pub fn run_with_reports(scenario: &str, settings: &[(String, String)]) -> io::Re
     let mut command = command(scenario, settings);
     command.env("REPORTS", &folder).env("K6_WEB_DASHBOARD_EXPORT", &files[0]);
     command.envs(DASHBOARD.into_iter().filter(|(name, _)| env::var_os(name).is_none()));
+    let before = services::Scrape::read(settings);
     let outcome = execute(command);
-    Ok(Outcome { reports: files.into_iter().filter(|file| file.exists()).collect(), ..outcome })
+    let [_, markdown, json] = &files;
+    if markdown.exists() && json.exists() {
+        let notable = notable::markdown(&notable::read(&outcome.output));
+        let services = services::Scrape::read(settings).markdown_since(&before);
+        let page = fs::read_to_string(markdown)? + &baseline::markdown(scenario, json)? + &services + &notable;
+        fs::write(markdown, &page)?;
+        if let Some(summary) = env::var_os(STEP_SUMMARY) {
+            fs::OpenOptions::new().append(true).create(true).open(summary)?.write_all(page.as_bytes())?;
+        }
+    }
+    let output = notable::remove(&outcome.output);
+    Ok(Outcome { reports: files.into_iter().filter(|file| file.exists()).collect(), output, ..outcome })
 }
 
 impl Outcome {

@@ -18,6 +18,8 @@ const STATISTICS: &str = "p(50),p(90),p(95),p(99),avg,min,max";
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9090";
 /// Timeout for connecting and reading on the local machine.
 const LOCAL_TIMEOUT: Duration = Duration::from_millis(500);
+/// Timeout for reading the metrics of a service under load.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Enables remote write in k6.
 pub(crate) fn configure(command: &mut Command, scenario: &str) {
@@ -39,16 +41,21 @@ pub fn find_url() -> Option<String> {
 
 /// Returns the remote write URL of a Prometheus at `address`, if it accepts remote write.
 pub fn url_at(address: SocketAddr) -> Option<String> {
-    let is_prometheus = request(address, "GET /-/ready")?.contains("Prometheus");
+    let is_prometheus = request(address, "GET /-/ready", LOCAL_TIMEOUT)?.contains("Prometheus");
     // An empty body is a bad request (400). Without the receiver the path is unknown (404).
-    let accepts = !request(address, "POST /api/v1/write")?.starts_with("HTTP/1.1 404");
+    let accepts = !request(address, "POST /api/v1/write", LOCAL_TIMEOUT)?.starts_with("HTTP/1.1 404");
     (is_prometheus && accepts).then(|| format!("http://{address}/api/v1/write"))
 }
 
+/// Returns the response of a service's admin port, head included.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Option<String> {
+    request(address, &format!("GET {path}"), METRICS_TIMEOUT)
+}
+
 /// Sends a request and returns the complete response text.
-fn request(address: SocketAddr, line: &str) -> Option<String> {
+fn request(address: SocketAddr, line: &str, timeout: Duration) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&address, LOCAL_TIMEOUT).ok()?;
-    stream.set_read_timeout(Some(LOCAL_TIMEOUT)).ok()?;
+    stream.set_read_timeout(Some(timeout)).ok()?;
     write!(stream, "{line} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok()?;
     let mut response = String::new();
     stream.read_to_string(&mut response).ok()?;
