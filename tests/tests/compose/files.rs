@@ -15,9 +15,15 @@ fn mounted_files_exist_in_repository() {
         assert!(mount.path().exists(), "{} is missing", mount.path().display());
         assert!(mount.read_only, "{} is mounted writable", mount.source);
     }
-    for (name, flag) in
-        [("prometheus", "--config.file="), ("alertmanager", "--config.file="), ("blackbox", "--config.file="), ("jaeger", "--config=")]
-    {
+    let flags = [
+        ("prometheus", "--config.file="),
+        ("alertmanager", "--config.file="),
+        ("blackbox", "--config.file="),
+        ("jaeger", "--config="),
+        ("collector", "--config="),
+        ("loki", "-config.file="),
+    ];
+    for (name, flag) in flags {
         let service = service(name);
         let command = texts(&service.settings["command"]);
         let file = command.iter().find_map(|argument| argument.strip_prefix(flag)).unwrap();
@@ -26,21 +32,38 @@ fn mounted_files_exist_in_repository() {
 }
 
 #[test]
-fn dockerfiles_build_services_with_revision() {
+fn images_are_built_once_with_revision() {
     let ours: Vec<_> = services().into_iter().filter(|service| service.settings["build"].is_object()).collect();
     assert_eq!(ours.len(), 4);
     for service in ours {
         let build = &service.settings["build"];
-        let dockerfile = read(&repository().join(build["dockerfile"].as_str().unwrap()));
-        if service.keeps_running() {
-            assert_eq!(build["args"]["REVISION"], "${REVISION:-unknown}", "{}", service.name);
-            // After the sources, so that a new commit does not invalidate the dependency layers.
-            // Before the build, which embeds it.
-            let order = ["COPY . .", "ARG REVISION=", "ENV PALISADE_REVISION=$REVISION", "cargo build"].map(|line| dockerfile.find(line));
-            assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{}: {order:?}", service.name);
-            assert!(dockerfile.contains(&format!("--package palisade-{} ", service.name)), "{}", service.name);
-        }
+        // With equal arguments the images share the stage that compiles.
+        assert_eq!(build["args"]["REVISION"], "${REVISION:-unknown}", "{}", service.name);
+        assert_eq!(build["dockerfile"], "compose/Dockerfile", "{}", service.name);
+        let target = if service.keeps_running() { service.name.as_str() } else { "tools" };
+        assert_eq!(build["target"], target, "{}", service.name);
+        let program = if service.keeps_running() { format!("/palisade-{target} /") } else { "/palisade /usr/local/bin/".to_owned() };
+        let stage = stage(&dockerfile(), target);
+        assert!(stage.contains(&format!("COPY --from=build {program}")), "{}: {stage}", service.name);
+        assert!(!service.keeps_running() || stage.contains(&format!("ENTRYPOINT [\"/palisade-{target}\"]")), "{stage}");
     }
+    let build = stage(&dockerfile(), "build");
+    // After the sources, so that a new commit does not invalidate the dependency layers. Before the
+    // build, which embeds it.
+    let order = ["COPY . .", "ARG REVISION=", "ENV PALISADE_REVISION=$REVISION", "cargo build"].map(|line| build.find(line));
+    assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{order:?}");
+    assert_eq!(dockerfile().matches("cargo build").count(), 1);
+}
+
+fn dockerfile() -> String {
+    read(&repository().join("compose/Dockerfile"))
+}
+
+/// Returns the instructions of a stage.
+pub(crate) fn stage(dockerfile: &str, name: &str) -> String {
+    let stages = dockerfile.split("\nFROM ");
+    let found = stages.into_iter().find(|stage| stage.lines().next().is_some_and(|from| from.ends_with(&format!(" AS {name}"))));
+    found.unwrap_or_else(|| panic!("no stage {name}")).to_owned()
 }
 
 #[test]
@@ -64,7 +87,12 @@ fn prometheus_targets_exist_in_stack() {
             assert!(listens(host, port), "{job}: nothing listens at {target}");
         }
     }
-    assert!(["gateway", "products", "orders", "jaeger", "probe-ready", "probe-read"].iter().all(|job| jobs.contains(job)), "{jobs:?}");
+    assert!(
+        ["gateway", "products", "orders", "jaeger", "collector", "postgres", "mongodb", "nats", "node", "probe-ready", "probe-read"]
+            .iter()
+            .all(|job| jobs.contains(job)),
+        "{jobs:?}"
+    );
     let alertmanagers: Vec<_> = prometheus["alerting"]["alertmanagers"].as_array().unwrap().iter().flat_map(targets).collect();
     assert_eq!(alertmanagers, ["alertmanager:9093"]);
     assert!(listens("alertmanager", "9093"));
@@ -80,11 +108,9 @@ fn targets(scrape: &Value) -> Vec<String> {
     scrape["static_configs"].as_array().into_iter().flatten().flat_map(|targets| texts(&targets["targets"])).collect()
 }
 
-/// Returns whether the port is a service's admin port, a published port, or one that Jaeger's
-/// configuration opens for Prometheus.
+/// Returns whether the port is a service's admin port, published, or exposed.
 fn listens(host: &str, port: &str) -> bool {
     let service = service(host);
     let admin = service.environment().get("PALISADE_ADMIN_LISTEN").is_some_and(|address| address.ends_with(&format!(":{port}")));
-    let jaeger = host == "jaeger" && read(&repository().join("compose/jaeger/config.yaml")).contains(port);
-    admin || jaeger || service.ports().iter().any(|open| open.inside.to_string() == port)
+    admin || service.listens(port)
 }

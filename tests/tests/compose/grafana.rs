@@ -55,11 +55,11 @@ fn members<'value>(value: &'value Value, name: &str, found: &mut Vec<&'value Val
 fn data_source_uids_match_references() {
     let sources = sources();
     let uids: BTreeMap<_, _> = sources.iter().map(|source| (source["uid"].as_str().unwrap(), &source["type"])).collect();
-    assert_eq!(uids.keys().copied().collect::<Vec<_>>(), ["alertmanager", "jaeger", "prometheus"]);
+    assert_eq!(uids.keys().copied().collect::<Vec<_>>(), ["alertmanager", "jaeger", "loki", "prometheus"]);
     for source in &sources {
         let url = source["url"].as_str().unwrap().strip_prefix("http://").unwrap();
         let (host, port) = url.split_once(':').unwrap();
-        assert!(service(host).ports().iter().any(|open| open.inside.to_string() == port), "{url}");
+        assert!(service(host).listens(port), "{url}");
         let mut links = Vec::new();
         members(source, "datasourceUid", &mut links);
         assert!(links.iter().all(|link| uids.contains_key(link.as_str().unwrap())), "{links:?}");

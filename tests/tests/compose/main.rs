@@ -2,6 +2,7 @@
 //! settings, references. No container engine needed.
 #![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
+mod collector;
 mod docs;
 mod files;
 mod grafana;

@@ -62,6 +62,12 @@ impl Service {
             .collect()
     }
 
+    /// Returns whether other containers reach this port: it is published or exposed.
+    pub(crate) fn listens(&self, port: &str) -> bool {
+        let exposed = texts(&self.settings["expose"]).iter().any(|exposed| exposed == port);
+        exposed || self.ports().iter().any(|open| open.inside.to_string() == port)
+    }
+
     pub(crate) fn mounts(&self) -> Vec<Mount> {
         let mounts = texts(&self.settings["volumes"]);
         mounts
