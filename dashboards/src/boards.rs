@@ -1,6 +1,7 @@
 //! Dashboard definitions, one file per dashboard.
 
 mod data;
+mod exporters;
 mod gateway;
 mod grpc;
 mod limits;
@@ -10,18 +11,21 @@ mod overview;
 mod resilience;
 mod runtime;
 mod security;
+mod slo;
 mod stock;
 mod telemetry;
 
 use crate::{
     dashboard::Dashboard,
+    panel::{Panel, timeseries, unit},
     query::{Query, Series, external_metric, metric},
 };
 
 /// Returns all dashboards in display order.
 pub fn all() -> Vec<Dashboard> {
-    vec![
+    let mut all = vec![
         overview::dashboard(),
+        slo::dashboard(),
         gateway::dashboard(),
         grpc::dashboard(),
         resilience::dashboard(),
@@ -33,7 +37,9 @@ pub fn all() -> Vec<Dashboard> {
         runtime::dashboard(),
         telemetry::dashboard(),
         load::dashboard(),
-    ]
+    ];
+    all.extend(exporters::dashboards());
+    all
 }
 
 /// Jobs of the Palisade processes in Prometheus. The alert rules use the same names.
@@ -80,6 +86,20 @@ fn call_errors<const N: usize>(calls: impl Fn() -> Series, by: [&'static str; N]
 /// Call time outside the server's handler: network, both middleware stacks, retries.
 fn hop_overhead() -> Query {
     grpc_client_calls().quantile(0.95, ["rpc.method"]) - grpc_server_calls().quantile(0.95, ["rpc.method"])
+}
+
+/// Time from the acceptance of an order until its outcome.
+fn time_to_settle() -> Panel {
+    let duration = |quantile| metric("palisade.saga.duration").quantile(quantile, []);
+    timeseries("Time to settle")
+        .description("Time from the acceptance of an order until it is confirmed, failed or cancelled. 10 s is the end of the scale.")
+        .remediation("Seconds: a step is retried, see the steps by outcome on \"Orders and sagas\".")
+        .unit(unit::SECONDS)
+        .limits(5.0, 10.0)
+        .runbook("SagaStuck")
+        .query(duration(0.5).legend_prefix("p50"))
+        .query(duration(0.95).legend_prefix("p95"))
+        .query(duration(0.99).legend_prefix("p99"))
 }
 
 /// Labels that identify a circuit breaker, in legend order.

@@ -70,6 +70,11 @@ impl Dashboard {
         format!("palisade-{}", self.name)
     }
 
+    /// Returns whether a panel has this title.
+    pub fn has_panel(&self, title: &str) -> bool {
+        self.panels().any(|panel| panel.title == title)
+    }
+
     /// Returns all panels in reading order.
     pub(crate) fn panels(&self) -> impl Iterator<Item = &Panel> {
         self.rows.iter().flat_map(|row| &row.panels)

@@ -23,7 +23,7 @@ pub struct KnownMetric {
 
 /// External metrics: name and labels. Kept short because the dashboards are about Palisade's own
 /// metrics.
-const EXTERNAL_METRICS: [(&str, &[&str]); 19] = [
+const EXTERNAL_METRICS: [(&str, &[&str]); 52] = [
     ("up", &TARGET_LABELS),
     ("probe_success", &TARGET_LABELS),
     ("scrape_duration_seconds", &TARGET_LABELS),
@@ -39,11 +39,47 @@ const EXTERNAL_METRICS: [(&str, &[&str]); 19] = [
     ("k6_dropped_iterations_total", &["group", "scenario", "testid"]),
     ("k6_vus", &["testid"]),
     ("k6_vus_max", &["testid"]),
+    ("pg_up", &TARGET_LABELS),
+    ("pg_stat_activity_count", &["job", "instance", "datname", "state"]),
+    ("pg_stat_database_xact_commit", POSTGRES_LABELS),
+    ("pg_stat_database_xact_rollback", POSTGRES_LABELS),
+    ("pg_stat_database_blks_hit", POSTGRES_LABELS),
+    ("pg_stat_database_blks_read", POSTGRES_LABELS),
+    ("pg_stat_database_deadlocks", POSTGRES_LABELS),
+    ("pg_database_size_bytes", POSTGRES_LABELS),
+    ("mongodb_up", &TARGET_LABELS),
+    ("mongodb_ss_opcounters", &["job", "instance", "legacy_op_type"]),
+    ("mongodb_ss_connections", &["job", "instance", "conn_type"]),
+    ("mongodb_ss_wt_cache_bytes_currently_in_the_cache", &TARGET_LABELS),
+    ("mongodb_ss_wt_cache_maximum_bytes_configured", &TARGET_LABELS),
+    ("mongodb_ss_mem_resident", &TARGET_LABELS),
+    ("mongodb_dbstats_dataSize", &["job", "instance", "database"]),
+    ("gnatsd_varz_in_msgs", &TARGET_LABELS),
+    ("gnatsd_varz_out_msgs", &TARGET_LABELS),
+    ("gnatsd_varz_connections", &TARGET_LABELS),
+    ("gnatsd_varz_slow_consumers", &TARGET_LABELS),
+    ("gnatsd_varz_mem", &TARGET_LABELS),
+    ("jetstream_server_total_streams", &TARGET_LABELS),
+    ("jetstream_stream_total_messages", &["job", "instance", "stream_name"]),
+    ("jetstream_stream_total_bytes", &["job", "instance", "stream_name"]),
+    ("node_cpu_seconds_total", &["job", "instance", "cpu", "mode"]),
+    ("node_memory_MemAvailable_bytes", &TARGET_LABELS),
+    ("node_memory_MemTotal_bytes", &TARGET_LABELS),
+    ("node_load1", &TARGET_LABELS),
+    ("node_pressure_cpu_waiting_seconds_total", &TARGET_LABELS),
+    ("node_disk_io_time_seconds_total", DISK_LABELS),
+    ("node_disk_read_bytes_total", DISK_LABELS),
+    ("node_disk_written_bytes_total", DISK_LABELS),
+    ("node_filesystem_avail_bytes", FILESYSTEM_LABELS),
+    ("node_filesystem_size_bytes", FILESYSTEM_LABELS),
     ("traces_span_metrics_calls_total", SPAN_LABELS),
     ("traces_span_metrics_duration_milliseconds_bucket", SPAN_LABELS_OF_BUCKETS),
     ("traces_span_metrics_duration_milliseconds_sum", SPAN_LABELS),
     ("traces_span_metrics_duration_milliseconds_count", SPAN_LABELS),
 ];
+const POSTGRES_LABELS: &[&str] = &["job", "instance", "datname"];
+const DISK_LABELS: &[&str] = &["job", "instance", "device"];
+const FILESYSTEM_LABELS: &[&str] = &["job", "instance", "device", "fstype", "mountpoint"];
 const K6_LABELS: &[&str] = &["expected_response", "group", "method", "name", "scenario", "status", "testid", "url"];
 const SPAN_LABELS: &[&str] = &["service_name", "span_name", "span_kind", "status_code"];
 const SPAN_LABELS_OF_BUCKETS: &[&str] = &["service_name", "span_name", "span_kind", "status_code", "le"];
@@ -53,7 +89,16 @@ const SPAN_LABELS_OF_BUCKETS: &[&str] = &["service_name", "span_name", "span_kin
 const SCRAPE_PREFIXES: [&str; 2] = ["up", "scrape_"];
 
 /// Series of the recording rules that dashboards use, with the label `slo`.
-const RECORDED_SERIES: [&str; 3] = ["slo:objective:ratio", "slo:errors:ratio_rate1h", "slo:error_budget:remaining_ratio"];
+const RECORDED_SERIES: [&str; 8] = [
+    "slo:objective:ratio",
+    "slo:requests:rate5m",
+    "slo:bad_requests:rate5m",
+    "slo:errors:ratio_rate1h",
+    "slo:errors:ratio_rate6h",
+    "slo:errors:ratio_rate3d",
+    "slo:errors:ratio_rate30d",
+    "slo:error_budget:remaining_ratio",
+];
 
 /// Returns every metric of the middleware and the services, without duplicates.
 pub fn catalog() -> Vec<&'static Metric> {

@@ -20,7 +20,7 @@ const ALL: &str = "all";
 const CALLERS: &str = "gateway, orders";
 const STORES: &str = "orders, products";
 
-const GROUPS: [Group; 17] = [
+const GROUPS: [Group; 18] = [
     Group { title: "HTTP server", names: &["http.server."], exposed_by: "gateway" },
     Group { title: "gRPC server", names: &["rpc.server.", "palisade.rpc.server."], exposed_by: STORES },
     Group { title: "gRPC client", names: &["rpc.client.", "grpc.client."], exposed_by: CALLERS },
@@ -56,6 +56,7 @@ const GROUPS: [Group; 17] = [
         names: &["palisade.auth.", "palisade.jwks.", "palisade.revocation_list.", "palisade.tls."],
         exposed_by: ALL,
     },
+    Group { title: "Callers", names: &["palisade.caller."], exposed_by: "gateway" },
     Group { title: "Response cache", names: &["palisade.cache."], exposed_by: "gateway" },
     Group { title: "Stores", names: &["db.client.", "palisade.store."], exposed_by: STORES },
     Group {

@@ -19,6 +19,8 @@ pub struct Panel {
     pub(crate) queries: Vec<Query>,
     pub(crate) lines: Lines,
     pub(crate) no_value: Option<&'static str>,
+    /// Names of the value columns of a table, one per query.
+    pub(crate) columns: &'static [&'static str],
 }
 
 /// Lines drawn if the queries return more than a reader can tell apart.
@@ -146,6 +148,7 @@ impl Panel {
             queries: Vec::new(),
             lines: Lines::Highest,
             no_value: None,
+            columns: &[],
         };
         panel.thresholds(&[(None, Color::Green)])
     }
@@ -169,6 +172,16 @@ impl Panel {
     /// Sets the unit, one of [`unit`](mod@unit).
     pub fn unit(self, unit: &'static str) -> Self {
         Self { unit, ..self }
+    }
+
+    /// Shows the values of a table's queries in columns with these names.
+    pub fn columns(self, columns: &'static [&'static str]) -> Self {
+        Self { columns, ..self }
+    }
+
+    /// Links each row of a table with the column `alertname` to the runbook of its alert.
+    pub fn runbook_of_row(self) -> Self {
+        self.link("Runbook".to_owned(), format!("{RUNBOOKS}/${{__data.fields.alertname}}.md"))
     }
 
     /// Sets the text shown without data.

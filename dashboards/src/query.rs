@@ -4,6 +4,7 @@
 //! metrics and labels in the resulting text.
 
 mod lines;
+mod sets;
 
 use std::ops::{Add, Div, Mul, Sub};
 
@@ -159,6 +160,11 @@ impl Query {
         self.aggregated("min", by)
     }
 
+    /// Mean, grouped by `by`.
+    pub fn avg_by<const N: usize>(self, by: [&str; N]) -> Self {
+        self.aggregated("avg", by)
+    }
+
     /// Number of series, grouped by `by`.
     pub fn count_by<const N: usize>(self, by: [&str; N]) -> Self {
         self.aggregated("count", by)
@@ -188,31 +194,6 @@ impl Query {
     /// Keeps values above `limit`.
     pub fn above(self, limit: f64) -> Self {
         let promql = format!("{} > {limit}", self.operand());
-        self.with(promql)
-    }
-
-    /// Keeps series without a match in `other`.
-    pub fn unless(self, other: &Self) -> Self {
-        self.set_operation("unless", other)
-    }
-
-    /// Keeps series whose `job` is not in `other`.
-    pub fn unless_job(self, other: &Self) -> Self {
-        self.set_operation("unless on (job)", other)
-    }
-
-    /// Keeps series with a match in `other`.
-    pub fn and(self, other: &Self) -> Self {
-        self.set_operation("and", other)
-    }
-
-    /// Adds the series of `other` that have no match.
-    pub fn or(self, other: &Self) -> Self {
-        self.set_operation("or", other)
-    }
-
-    fn set_operation(self, operator: &str, other: &Self) -> Self {
-        let promql = format!("{} {operator} {}", self.operand(), other.operand());
         self.with(promql)
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -111,7 +112,29 @@ fn panels_link_to_existing_runbooks() {
     let known: BTreeSet<_> = alerts(&rules).map(|(alert, _)| alert).collect();
     for file in palisade_dashboards::files().unwrap() {
         for linked in file.text.split("docs/runbooks/").skip(1).map(|rest| rest.split(".md").next().unwrap()) {
+            // The row of a table names its alert.
+            let linked = if linked == "${__data.fields.alertname}" { "Watchdog" } else { linked };
             assert!(known.contains(linked), "{} links to a runbook of {linked}, which is not an alert", file.path.display());
         }
     }
+}
+
+#[test]
+fn runbooks_name_existing_panels() {
+    let boards = dashboards();
+    let name_of = |word: &str| word.to_lowercase().replace("slos", "slo");
+    let mut named = 0;
+    for entry in fs::read_dir(root().join("docs/runbooks")).unwrap() {
+        let path = entry.unwrap().path();
+        // A sentence like "Resilience, *Retry ratio*: …".
+        let text = fs::read_to_string(&path).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+        for (before, rest) in text.match_indices(", *").map(|(at, found)| (&text[..at], &text[at + found.len()..])) {
+            let word = before.rsplit(' ').next().unwrap_or_default();
+            let Some(board) = boards.iter().find(|board| board.name == name_of(word)) else { continue };
+            let panel = rest.split('*').next().unwrap();
+            assert!(board.has_panel(panel), "{}: {word} has no panel `{panel}`", path.display());
+            named += 1;
+        }
+    }
+    assert!(named > 40, "{named} panels");
 }

@@ -46,8 +46,8 @@ struct Container {
 /// Always firing, so that a receiver outside notices when alerting stops.
 const WATCHDOG: &str = "Watchdog";
 
-const DASHBOARDS: [&str; 12] =
-    ["overview", "gateway", "grpc", "resilience", "limits", "data", "orders", "stock", "security", "runtime", "telemetry", "load"];
+const DASHBOARDS: [&str; 13] =
+    ["overview", "slo", "gateway", "grpc", "resilience", "limits", "data", "orders", "stock", "security", "runtime", "telemetry", "load"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()

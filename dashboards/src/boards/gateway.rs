@@ -17,8 +17,9 @@ pub(super) fn dashboard() -> Dashboard {
         .row("Durations", durations())
         .row("Saturation", saturation())
         .row("Rejected requests", rejected_requests())
-        .row("Streams", streams())
-        .optional_row("Response cache", cache())
+        .row("By caller", by_caller())
+        .collapsed_row("Streams", streams())
+        .optional_row("Response cache (if `cache.ttl_ms` is set)", cache())
 }
 
 fn by_route() -> [Panel; 3] {
@@ -42,6 +43,32 @@ fn by_route() -> [Panel; 3] {
             .traces(Traces::ROUTE.failed())
             .runbook("ErrorBudgetBurnFast")
             .query(http_errors(ROUTE)),
+    ]
+}
+
+fn by_caller() -> [Panel; 3] {
+    const CALLER: [&str; 1] = ["caller"];
+    let requests = || metric("palisade.caller.request.duration");
+    let all = || requests().count().rate().sum_by(CALLER);
+    [
+        timeseries("Rate by caller")
+            .description("Requests with a verified token, by the issuer of the token under its name in `auth.issuers`.")
+            .remediation("A sudden rise of one caller: its rate limit protects the others.")
+            .unit(unit::REQUESTS)
+            .query(all()),
+        timeseries("Error ratio by caller")
+            .description("Share of a caller's requests with a 5xx response.")
+            .remediation("One caller: it uses a route or a size of request that fails. All callers: see the routes above.")
+            .errors()
+            .traces(Traces::GATEWAY.failed())
+            .query(requests().count().is("outcome", "server_error").rate().sum_by(CALLER).share_of(&all())),
+        timeseries("p95 by caller")
+            .description("95th percentile of a caller's request durations until the response head.")
+            .remediation("One caller: it requests more per call. All callers: see the routes above.")
+            .unit(unit::SECONDS)
+            .limits(0.25, 1.0)
+            .traces(Traces::GATEWAY.slow())
+            .query(requests().quantile(0.95, CALLER)),
     ]
 }
 

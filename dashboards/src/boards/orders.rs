@@ -1,6 +1,6 @@
 //! Orders dashboard: order outcomes, sagas and the transactional outbox.
 
-use super::every_process;
+use super::{every_process, time_to_settle};
 use crate::{
     dashboard::Dashboard,
     panel::{Panel, Traces, stacked_timeseries, stat, timeseries, unit},
@@ -18,7 +18,7 @@ pub(super) fn dashboard() -> Dashboard {
 
 /// Witness series for the processes that export order metrics, used by `or_zero`.
 fn order_metrics_witness() -> Series {
-    metric("palisade.outbox.pending")
+    metric("palisade.saga.oldest_in_flight")
 }
 
 fn current_status() -> [Panel; 4] {
@@ -54,7 +54,7 @@ fn current_status() -> [Panel; 4] {
     .map(|panel| panel.sized(6, 4))
 }
 
-fn orders() -> [Panel; 4] {
+fn orders() -> [Panel; 6] {
     let orders = || metric("palisade.orders");
     let failed = orders().is("outcome", "failed").rate().sum_by(["job"]);
     let idempotency_requests = || metric("palisade.idempotency.requests");
@@ -72,6 +72,16 @@ fn orders() -> [Panel; 4] {
             .traces(Traces::SERVICE.failed())
             .runbook("SagaFailed")
             .query(failed.share_of(&orders().rate().sum_by(["job"])).or_zero(&order_metrics_witness())),
+        stacked_timeseries("Order failures / min by reason")
+            .description("Failed orders per minute, by reason.")
+            .remediation(
+                "`insufficient_stock`, `unknown_product`, `product_inactive`, `price_changed`: business outcomes. `products_unavailable`, \
+                    `reservation_expired`: faults of products.",
+            )
+            .unit(unit::PER_MINUTE)
+            .runbook("SagaFailed")
+            .query(metric("palisade.orders.failures").rate().sum_by(["reason"]).per_minute()),
+        time_to_settle(),
         stacked_timeseries("Idempotency keys / s")
             .description("Requests with an idempotency key: new, replay, conflict (key of another order), or still in progress.")
             .remediation("Many `replay`: clients do not receive the responses and retry, check the gateway's 504 rate. `conflict`: a client reuses keys.")
@@ -84,7 +94,7 @@ fn orders() -> [Panel; 4] {
             .traces(Traces::SERVICE)
             .query(metric("palisade.orders.revisions").rate().sum_by(["job", "outcome"]).per_minute().or_zero(&order_metrics_witness())),
     ]
-    .map(|panel| panel.sized(6, 8))
+    .map(|panel| panel.sized(8, 8))
 }
 
 fn sagas() -> [Panel; 6] {

@@ -1,10 +1,13 @@
 //! Overview dashboard, one screen: unhealthy hops and their likely causes.
 
-use super::{BREAKER_LABELS, call_errors, every_process, grpc_server_calls, hop_overhead, http_errors, http_requests, store_operations};
+use super::{
+    BREAKER_LABELS, call_errors, every_process, grpc_client_calls, grpc_server_calls, hop_overhead, http_errors, http_requests,
+    runtime::READY_STATES, store_operations,
+};
 use crate::{
     dashboard::Dashboard,
     panel::{Color, Panel, Traces, stat, state_timeline, table, timeseries, unit},
-    query::{Query, external_metric, metric},
+    query::{Series, external_metric, metric},
 };
 
 /// Value mappings of `palisade_breaker_state`.
@@ -12,12 +15,17 @@ pub(super) const BREAKER_STATES: &[(u8, &str, Color)] =
     &[(0, "closed", Color::Green), (1, "open", Color::Red), (2, "half-open", Color::Yellow)];
 
 pub(super) fn dashboard() -> Dashboard {
-    let about = "Health from the user's view, then each hop, then likely causes: breakers, rejections, stores, versions.";
+    let about = "Health from the user's view, then each hop, then likely causes: breakers, rejections, stores, firing alerts.";
     Dashboard::new("overview", "Palisade / 01 Overview", about)
         .row("Current status", current_status())
         .row("Users (gateway)", users())
         .row("Hops", hops())
         .row("Likely causes", likely_causes())
+}
+
+/// Selects the firing alerts. The watchdog always fires.
+fn firing_alerts() -> Series {
+    external_metric("ALERTS").is("alertstate", "firing").is_not("alertname", "Watchdog")
 }
 
 fn current_status() -> [Panel; 8] {
@@ -27,7 +35,7 @@ fn current_status() -> [Panel; 8] {
     let sagas = metric("palisade.saga.in_flight").now().max_by(["state"]).sum_by([]);
     let broken = metric("palisade.invariant.violations").now().max_by([]);
     let faults = metric("palisade.faults.active").now().sum_by([]);
-    let firing = external_metric("ALERTS").is("alertstate", "firing").now().count_by([]).or_zero(&every_process());
+    let firing = firing_alerts().now().count_by([]).or_zero(&every_process());
     [
         stat("Targets up")
             .description("Share of the selected processes that Prometheus can scrape.")
@@ -37,7 +45,7 @@ fn current_status() -> [Panel; 8] {
             .query(external_metric("up").now().sum_by([]) / external_metric("up").now().count_by([])),
         stat("Alerts firing")
             .description("Firing alerts, all jobs.")
-            .remediation("Red annotations in the graphs show the alert and its start.")
+            .remediation("The table below has their names and runbooks. Red annotations in the graphs show when they started.")
             .unit(unit::COUNT)
             .limit(1.0)
             .query(firing),
@@ -90,7 +98,7 @@ fn current_status() -> [Panel; 8] {
 }
 
 fn users() -> [Panel; 5] {
-    let errors_1h = external_metric("slo:errors:ratio_rate1h").now().max_by(["slo"]);
+    let settled = metric("palisade.orders").matches("outcome", "confirmed|failed");
     let latency = |quantile| http_requests().quantile(quantile, []);
     [
         timeseries("Requests / s")
@@ -120,7 +128,15 @@ fn users() -> [Panel; 5] {
             .query(latency(0.5).legend_prefix("p50"))
             .query(latency(0.95).legend_prefix("p95"))
             .query(latency(0.99).legend_prefix("p99"))
-            .sized(6, 6),
+            .sized(5, 6),
+        timeseries("Orders / min")
+            .description("The business: orders confirmed and failed per minute.")
+            .remediation("Fewer confirmed: compare with the requests. More failed: the dashboard \"Orders and sagas\" has the reasons.")
+            .unit(unit::PER_MINUTE)
+            .runbook("OrdersRefused")
+            .link_to_dashboard("orders")
+            .query(settled.rate().sum_by(["outcome"]).per_minute())
+            .sized(5, 6),
         stat("30-day error budget left")
             .description(
                 "Remaining error budget of 30 days of each SLO, all jobs, at the request rate so far. Below 0 the objective is missed; \
@@ -129,21 +145,10 @@ fn users() -> [Panel; 5] {
             .remediation("Prioritise reliability over features until it recovers.")
             .share_of_good(0.5, 0.0)
             .runbook("ErrorBudgetBurnSlow")
+            .link_to_dashboard("slo")
             .query(external_metric("slo:error_budget:remaining_ratio").now().max_by(["slo"]))
             .sized(4, 6),
-        stat("Burn rate 1 h")
-            .description("Error budget burn rate over 1 hour. 1 spends the budget in exactly 30 days, 14.4 in two.")
-            .remediation("Above 14.4: emergency. Find the failing hop below.")
-            .unit(unit::NUMBER)
-            .limits(1.0, 14.4)
-            .runbook("ErrorBudgetBurnFast")
-            .query(errors_1h / objective().complement())
-            .sized(4, 6),
     ]
-}
-
-fn objective() -> Query {
-    external_metric("slo:objective:ratio").now().max_by(["slo"])
 }
 
 fn hops() -> [Panel; 4] {
@@ -156,12 +161,17 @@ fn hops() -> [Panel; 4] {
             .link_to_dashboard("grpc")
             .query(grpc_server_calls().count().rate().sum_by(["job"])),
         timeseries("gRPC error ratio by service")
-            .description("Share of calls with a server error. `NOT_FOUND` and other client errors do not count.")
-            .remediation("The innermost service with errors is the faulty one.")
+            .description(
+                "Share of calls with a server error, as served and as seen by the callers after their retries. `NOT_FOUND` and other \
+                    client errors do not count.",
+            )
+            .remediation(
+                "The innermost service with errors is the faulty one. Only \"calls to\" fails: that service is down or unreachable.",
+            )
             .errors()
-            .traces(Traces::SERVICE.failed())
             .link_to_dashboard("grpc")
-            .query(call_errors(grpc_server_calls, ["job"])),
+            .query(call_errors(grpc_server_calls, ["job"]).legend_prefix("served by"))
+            .query(call_errors(grpc_client_calls, ["server.address"]).legend_prefix("calls to")),
         timeseries("gRPC p99 by service")
             .description("99th percentile of call durations, measured by the server.")
             .remediation("If the stores are slow too: the database. Otherwise check queues and CPU.")
@@ -183,7 +193,7 @@ fn hops() -> [Panel; 4] {
     .map(|panel| panel.sized(6, 6))
 }
 
-fn likely_causes() -> [Panel; 4] {
+fn likely_causes() -> [Panel; 5] {
     let rate_by_job = |name| metric(name).rate().sum_by(["job"]);
     [
         state_timeline("Breakers")
@@ -193,7 +203,24 @@ fn likely_causes() -> [Panel; 4] {
             .values(BREAKER_STATES)
             .runbook("BreakerOpen")
             .link_to_dashboard("resilience")
-            .query(metric("palisade.breaker.state").now().max_by(BREAKER_LABELS)),
+            .query(metric("palisade.breaker.state").now().max_by(BREAKER_LABELS))
+            .sized(5, 6),
+        state_timeline("Failing dependencies")
+            .description("Stores, upstreams, brokers and background jobs whose probes failed in the time range: red while they fail.")
+            .remediation("The job works with a dependency that is down. `/readyz` on its admin port has the reason.")
+            .unit(unit::COUNT)
+            .values(READY_STATES)
+            .without_data("No dependency failed")
+            .runbook("DependencyDown")
+            .link_to_dashboard("runtime")
+            .query(
+                metric("palisade.dependency.up")
+                    .now()
+                    .min_by(["job", "dependency"])
+                    .failing()
+                    .may_be_absent("no dependency fails in a healthy system"),
+            )
+            .sized(5, 6),
         timeseries("Shed, rejected, timed out / s")
             .description("Shed requests, calls rejected by an open breaker, exceeded deadlines, and retries denied by the budget.")
             .remediation("Shed: overload. Breaker, deadline: an upstream fails or is slow. No budget: most calls fail.")
@@ -203,20 +230,25 @@ fn likely_causes() -> [Panel; 4] {
             .query(rate_by_job("palisade.requests.shed").legend_prefix("shed"))
             .query(rate_by_job("palisade.breaker.rejected").legend_prefix("breaker"))
             .query(rate_by_job("palisade.request.timeouts").legend_prefix("deadline"))
-            .query(rate_by_job("palisade.retry.budget.exhausted").legend_prefix("no budget")),
+            .query(rate_by_job("palisade.retry.budget.exhausted").legend_prefix("no budget"))
+            .sized(4, 6),
         timeseries("DB p95 by system")
             .description("95th percentile of operation durations by store, including the wait for a connection.")
             .remediation("Check whether the operations or the pool waits are slow.")
             .unit(unit::SECONDS)
             .limits(0.1, 0.5)
             .link_to_dashboard("data")
-            .query(store_operations().quantile(0.95, ["job", "db.system.name"])),
-        table("Versions")
-            .description("Running versions by instance. Two versions of one job: a rollout is in progress.")
-            .remediation("If errors started at a deployment (blue annotation), roll that version back.")
+            .query(store_operations().quantile(0.95, ["job", "db.system.name"]))
+            .sized(4, 6),
+        table("Firing alerts")
+            .description("Alerts that fire now, with their runbooks: click a row.")
+            .remediation("Begin with a page. A ticket beside it is often its cause, and its runbook says how to verify that.")
             .unit(unit::COUNT)
-            .link_to_dashboard("runtime")
-            .query(metric("build.info").now().max_by(["job", "instance", "version", "revision"])),
+            .without_data("No alert fires")
+            .runbook_of_row()
+            .query(
+                firing_alerts().now().max_by(["severity", "alertname", "job", "slo"]).may_be_absent("no alert fires in a healthy system"),
+            )
+            .sized(6, 6),
     ]
-    .map(|panel| panel.sized(6, 6))
 }

@@ -15,7 +15,7 @@ pub(super) fn dashboard() -> Dashboard {
         .row("Breakers", breakers())
         .row("Endpoints", endpoints())
         .row("Retries", retries())
-        .optional_row("Service registry", registry())
+        .optional_row("Service registry (if configured)", registry())
 }
 
 fn breakers() -> [Panel; 7] {

@@ -19,7 +19,8 @@ pub(super) fn dashboard() -> Dashboard {
         .row("Background jobs", jobs())
 }
 
-const READY_STATES: &[(u8, &str, Color)] = &[(0, "no", Color::Red), (1, "yes", Color::Green)];
+/// Value mappings of `palisade_ready` and `palisade_dependency_up`.
+pub(super) const READY_STATES: &[(u8, &str, Color)] = &[(0, "no", Color::Red), (1, "yes", Color::Green)];
 
 fn readiness() -> [Panel; 2] {
     [

@@ -11,8 +11,8 @@ pub(super) fn dashboard() -> Dashboard {
     let about = "Rejected tokens, signing keys of the issuers, revocations, certificates.";
     Dashboard::new("security", "Palisade / 10 Security", about)
         .row("Tokens", tokens())
-        .optional_row("Issuers with a JWKS URL (HTTP client)", http_client())
-        .optional_row("TLS certificates", certificates())
+        .optional_row("Issuers with a JWKS URL (HTTP client, if configured)", http_client())
+        .optional_row("TLS certificates (if configured)", certificates())
 }
 
 fn rate_by_label(name: &str, label: &'static str) -> Query {

@@ -1,5 +1,7 @@
 //! Panel JSON: grid position, field configuration, options and queries.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::{
@@ -97,7 +99,7 @@ struct ThresholdStep {
 #[derive(Serialize)]
 struct Mapping {
     r#type: &'static str,
-    options: std::collections::BTreeMap<String, ValueMapping>,
+    options: BTreeMap<String, ValueMapping>,
 }
 
 #[derive(Serialize)]
@@ -125,9 +127,16 @@ struct Transformation {
 #[serde(untagged)]
 enum TransformOptions {
     #[serde(rename_all = "camelCase")]
-    Rename { regex: &'static str, rename_pattern: &'static str },
+    Rename {
+        regex: &'static str,
+        rename_pattern: &'static str,
+    },
     #[serde(rename_all = "camelCase")]
-    Exclude { exclude_by_name: std::collections::BTreeMap<&'static str, bool> },
+    Organize {
+        exclude_by_name: BTreeMap<&'static str, bool>,
+        rename_by_name: BTreeMap<String, &'static str>,
+    },
+    Merge {},
 }
 
 /// Returns all items of a dashboard, numbered from 1.
@@ -218,8 +227,12 @@ fn has_exemplars(panel: &Panel, query: &Query) -> bool {
 /// Shortens gRPC method names to service and method, and removes non-label columns from tables.
 fn transformations(panel: &Panel) -> Vec<Transformation> {
     if panel.visualization == Visualization::Table {
-        let exclude_by_name = ["Time", "Value"].map(|name| (name, true)).into();
-        return vec![Transformation { id: "organize", options: TransformOptions::Exclude { exclude_by_name } }];
+        let hidden: &[_] = if panel.columns.is_empty() { &["Time", "Value"] } else { &["Time"] };
+        let exclude_by_name = hidden.iter().map(|name| (*name, true)).collect();
+        let rename_by_name = panel.columns.iter().zip('A'..).map(|(name, query)| (format!("Value #{query}"), *name)).collect();
+        let organize = Transformation { id: "organize", options: TransformOptions::Organize { exclude_by_name, rename_by_name } };
+        let merge = (panel.queries.len() > 1).then_some(Transformation { id: "merge", options: TransformOptions::Merge {} });
+        return merge.into_iter().chain([organize]).collect();
     }
     if panel.queries.iter().any(|query| query.legend("").contains("_method}}")) {
         let options = TransformOptions::Rename { regex: r"palisade\.\w+\.v\d+\.(\w+)Service/", rename_pattern: "$1/" };

@@ -17,7 +17,7 @@ mod verifier;
 pub use authenticate::{Authenticate, AuthenticateLayer};
 pub use authorize::AuthorizeLayer;
 pub use claims::{UserToken, mint_user_token};
-pub use config::{Config, Identity, Keys};
+pub use config::{Config, Identity, IssuerConfig, Keys};
 pub use credentials::CredentialsLayer;
 pub use internal_token::{InternalTokens, TokenPolicy};
 pub use issuer::{Issuer, Rules};

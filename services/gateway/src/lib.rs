@@ -2,6 +2,7 @@
 //! business rules.
 
 pub mod cache;
+mod callers;
 pub mod config;
 mod docs;
 mod extract;
@@ -19,6 +20,7 @@ mod timestamp;
 mod upstreams;
 
 pub use cache::Cache;
+pub use callers::Callers;
 pub use config::{AUDIENCE, Config};
 pub use router::{METHODS, router};
 pub use start::{keys, start};

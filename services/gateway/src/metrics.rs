@@ -1,6 +1,7 @@
-//! Cache metrics of the gateway. Every metric name and label value is defined here.
+//! Metrics of the gateway: cache, requests by caller. Every metric name and label value is defined here.
 
-use metrics::Counter;
+use http::StatusCode;
+use metrics::{Counter, Histogram};
 use palisade_middleware::metrics::{Metric, describe};
 
 /// All metrics defined by the gateway.
@@ -15,7 +16,35 @@ pub static METRICS: &[Metric] = &[
     ),
     Metric::gauge("palisade.cache.entries", &[], "Cache entries in this process"),
     Metric::gauge("palisade.cache.bytes", &[], "Size of the cache entries in this process, bytes"),
+    Metric::durations(
+        "palisade.caller.request.duration",
+        &["caller", "outcome"],
+        "Duration of authenticated requests until the response head, by the issuer of the token and outcome, seconds",
+    ),
 ];
+
+/// Caller whose issuer is not in the configuration.
+pub(crate) const OTHER_CALLER: &str = "other";
+
+/// Outcome of a request of a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallOutcome {
+    Success,
+    ClientError,
+    ServerError,
+}
+
+pub(crate) const CALL_OUTCOMES: [CallOutcome; 3] = [CallOutcome::Success, CallOutcome::ClientError, CallOutcome::ServerError];
+
+impl From<StatusCode> for CallOutcome {
+    fn from(status: StatusCode) -> Self {
+        match status {
+            status if status.is_server_error() => Self::ServerError,
+            status if status.is_client_error() => Self::ClientError,
+            _ => Self::Success,
+        }
+    }
+}
 
 /// Result of a cache lookup. `Shared`: found in Redis. `Bypass`: the request bypassed the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +117,20 @@ pub fn register() {
         counter.increment(0);
     }
     record_size(0, 0);
+    for outcome in CALL_OUTCOMES {
+        // Looking up a histogram registers it.
+        drop(caller_requests(OTHER_CALLER.to_owned(), outcome));
+    }
+}
+
+/// Returns the durations of a caller's requests. The caller is a name of the configuration.
+pub(crate) fn caller_requests(caller: String, outcome: CallOutcome) -> Histogram {
+    let outcome = match outcome {
+        CallOutcome::Success => "success",
+        CallOutcome::ClientError => "client_error",
+        CallOutcome::ServerError => "server_error",
+    };
+    palisade_middleware::histogram!("palisade.caller.request.duration", "caller" => caller, "outcome" => outcome)
 }
 
 pub(crate) fn lookups(result: Lookup) -> Counter {
@@ -162,6 +205,9 @@ mod tests {
             redis_operations(operation, outcome).increment(1);
         }
         record_size(1, 1);
+        for outcome in CALL_OUTCOMES {
+            caller_requests(OTHER_CALLER.to_owned(), outcome).record(1.0);
+        }
     }
 
     #[test]

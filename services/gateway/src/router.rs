@@ -8,7 +8,11 @@ use palisade_middleware::{
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{docs, extract, openapi, orders, products, upstreams::Upstreams};
+use crate::{
+    callers::{self, Callers},
+    docs, extract, openapi, orders, products,
+    upstreams::Upstreams,
+};
 
 const READ_PRODUCTS: Access = Access::Scope("products:read");
 const WRITE_PRODUCTS: Access = Access::Scope("products:write");
@@ -49,7 +53,7 @@ pub static METHODS: [Method; 20] = [
 
 /// Returns the HTTP API over these services. The server stack around it creates the request
 /// context, authorizes by [`METHODS`] and encodes rejections as problems.
-pub fn router(upstreams: Upstreams) -> Router {
+pub fn router(upstreams: Upstreams, callers: Callers) -> Router {
     let (routes, document) = api().with_state(upstreams).split_for_parts();
     let document = docs::SerializedDocument(openapi::to_json(document).into());
     routes
@@ -57,6 +61,7 @@ pub fn router(upstreams: Upstreams) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(axum::middleware::from_fn(extract::reject_repeated))
+        .layer(axum::middleware::from_fn_with_state(callers, callers::record))
 }
 
 /// Returns the routes with their `OpenAPI` documentation.

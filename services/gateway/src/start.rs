@@ -22,6 +22,7 @@ use palisade_proto::FILE_DESCRIPTOR_SET;
 
 use crate::{
     cache::Cache,
+    callers::Callers,
     config::{AUDIENCE, Config},
     metrics,
     router::{METHODS, router},
@@ -56,7 +57,7 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
     let methods = Arc::new(MethodTable::new(&[&METHODS, &admin::PROBES])?);
     let faults = Faults::new(&config.server.fault_injection, Protocol::Http, &methods);
     let admin_routes = breakers.merge(admin::faults::routes(faults.clone())).route("/jwks.json", get(move || async move { jwks }));
-    let router = router(upstreams).merge(admin::probes(readiness.clone()));
+    let router = router(upstreams, Callers::new(&config.auth)).merge(admin::probes(readiness.clone()));
     let address =
         server::serve(process, ("gateway", Protocol::Http), config.listen, router, methods, keys.verifier, (&config.server, faults));
     let address = address?;

@@ -161,11 +161,11 @@ impl OrdersService for Orders {
         if to == OrderStatus::Completed && by.role != Role::Admin && order.status != to {
             return Err(caller::insufficient_scope("completing an order requires the scope orders:admin").into());
         }
-        let changed =
-            self.store.set_status(order.id, to, by, preconditions, self.clock.now()).await.map_err(rejections::from_store_error)?;
+        let now = self.clock.now();
+        let changed = self.store.set_status(order.id, to, by, preconditions, now).await.map_err(rejections::from_store_error)?;
         match changed {
             SetStatusResult::Changed { from, order } => {
-                metrics::record_transition(from, order.status);
+                metrics::record_transition(from, order.status, &order, now);
                 if order.status == OrderStatus::Completed {
                     self.completed.notify_one();
                 }

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 
 use crate::{
     fulfilment::FulfilOutcome,
-    order::Status,
+    order::{FailureReason, Order, Status},
     saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome, ReviseOutcome, RevisionEnd},
     store::{CHANGES, CREATES, CreateResult, Overdue, Stats, UNREADABLE},
 };
@@ -26,10 +26,13 @@ pub(crate) use step::Step;
 /// Metric catalog of the service.
 pub static METRICS: &[Metric] = &[
     Metric::counter("palisade.orders", &["outcome"], "Orders that reached an outcome, by outcome"),
+    Metric::counter("palisade.orders.failures", &["reason"], "Failed orders, by reason"),
     Metric::counter("palisade.orders.revisions", &["outcome"], "Revisions of orders that ended, by outcome"),
     Metric::counter("palisade.idempotency.requests", &["outcome"], "Requests with an idempotency key, by outcome"),
     Metric::counter("palisade.saga.started", &["saga"], "Sagas started"),
     Metric::counter("palisade.saga.finished", &["saga", "outcome"], "Sagas finished"),
+    Metric::durations("palisade.saga.duration", &["saga", "outcome"], "Time from the acceptance of an order to the end of its saga"),
+    Metric::counter("palisade.saga.late", &["saga"], "Sagas that finished later than 30 s after the acceptance of their order"),
     Metric::durations("palisade.saga.step.duration", &["saga", "step", "outcome"], "Duration of saga steps, by outcome"),
     Metric::gauge("palisade.saga.in_flight", &["saga", "state"], "Unfinished sagas, by order status"),
     Metric::seconds("palisade.saga.oldest_in_flight", &["saga"], "Time since the last change of the oldest unfinished saga"),
@@ -51,6 +54,9 @@ pub static METRICS: &[Metric] = &[
 
 /// Collections whose rows have a retention.
 const DELETED: DeletedRows = DeletedRows(&["idempotency_keys", "outbox", "orders"]);
+
+/// Longest time of a saga that meets the objective.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Value of the `saga` label.
 pub(crate) const SAGA: &str = "create_order";
@@ -87,6 +93,11 @@ pub fn register() {
     let is_final = |to: &Status| Status::ALL.into_iter().any(|from| from.can_become(*to) && ends_saga(from, *to));
     for outcome in Status::ALL.into_iter().filter(is_final).filter_map(outcome) {
         sagas_finished(outcome).increment(0);
+        drop(saga_duration(outcome));
+    }
+    late_sagas().increment(0);
+    for reason in FailureReason::ALL {
+        failures(reason).increment(0);
     }
     register_steps::<ReserveOutcome>();
     register_steps::<ConfirmOutcome>();
@@ -144,12 +155,23 @@ pub(crate) fn record_revision(end: &RevisionEnd) {
     revisions(outcome).increment(1);
 }
 
-/// Records a status transition, by the saga or by a user.
-pub(crate) fn record_transition(from: Status, to: Status) {
+/// Records a status transition of `order` at `now`, by the saga or by a user.
+pub(crate) fn record_transition(from: Status, to: Status, order: &Order, now: OffsetDateTime) {
     let Some(outcome) = outcome(to) else { return };
     order_outcomes(outcome).increment(1);
+    if to == Status::Failed
+        && let Some(reason) = order.failure_reason
+    {
+        failures(reason).increment(1);
+    }
     if ends_saga(from, to) {
         sagas_finished(outcome).increment(1);
+        // Another process may have accepted the order, by a clock that is ahead.
+        let took = Duration::try_from(now - order.created_at).unwrap_or_default();
+        saga_duration(outcome).record(took);
+        if took > SETTLED_WITHIN {
+            late_sagas().increment(1);
+        }
     }
 }
 
@@ -267,6 +289,18 @@ fn sagas_started() -> Counter {
 
 fn sagas_finished(outcome: &'static str) -> Counter {
     palisade_middleware::counter!("palisade.saga.finished", "saga" => SAGA, "outcome" => outcome)
+}
+
+fn saga_duration(outcome: &'static str) -> Histogram {
+    palisade_middleware::histogram!("palisade.saga.duration", "saga" => SAGA, "outcome" => outcome)
+}
+
+fn late_sagas() -> Counter {
+    palisade_middleware::counter!("palisade.saga.late", "saga" => SAGA)
+}
+
+fn failures(reason: FailureReason) -> Counter {
+    palisade_middleware::counter!("palisade.orders.failures", "reason" => reason.as_str())
 }
 
 fn step_duration(step: &'static str, outcome: &'static str) -> Histogram {

@@ -156,7 +156,7 @@ impl SagaExecutor {
             Ok(TransitionResult::Applied(next)) => {
                 trace::mark_changed();
                 for (from, to) in moves {
-                    metrics::record_transition(from, to);
+                    metrics::record_transition(from, to, &next.saga.order, now);
                 }
                 StepResult::Next(Box::new(next))
             }

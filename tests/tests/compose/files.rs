@@ -61,8 +61,8 @@ fn dockerfile() -> String {
 
 /// Returns the instructions of a stage.
 pub(crate) fn stage(dockerfile: &str, name: &str) -> String {
-    let stages = dockerfile.split("\nFROM ");
-    let found = stages.into_iter().find(|stage| stage.lines().next().is_some_and(|from| from.ends_with(&format!(" AS {name}"))));
+    let mut stages = dockerfile.split("\nFROM ");
+    let found = stages.find(|stage| stage.lines().next().is_some_and(|from| from.ends_with(&format!(" AS {name}"))));
     found.unwrap_or_else(|| panic!("no stage {name}")).to_owned()
 }
 

@@ -3,7 +3,7 @@ use time::OffsetDateTime;
 
 use super::*;
 use crate::{
-    order::{Actor, FailureReason, NewOrder, OrderId, Priced},
+    order::{Actor, NewOrder, OrderId, Priced},
     store::{Create, Overdue},
 };
 
@@ -55,9 +55,12 @@ fn record_everything() {
     for outcome in [FulfilOutcome::Done, FulfilOutcome::Missing, FulfilOutcome::Unknown { retry_after }] {
         record_step(&outcome, took);
     }
-    for from in Status::ALL {
-        for to in Status::ALL.into_iter().filter(|to| from.can_become(*to)) {
-            record_transition(from, to);
+    for reason in FailureReason::ALL {
+        let order = Order { failure_reason: Some(reason), ..order_at(now) };
+        for from in Status::ALL {
+            for to in Status::ALL.into_iter().filter(|to| from.can_become(*to)) {
+                record_transition(from, to, &order, now + SETTLED_WITHIN + took);
+            }
         }
     }
     let unfinished = Status::ALL.into_iter().map(|status| (status, 1)).collect();
@@ -85,6 +88,11 @@ fn record_everything() {
     }
 }
 
+fn order_at(now: OffsetDateTime) -> Order {
+    let id = OrderId::generate(now);
+    Order::accepted(id, NewOrder::new("alice", &[(&id.as_uuid().to_string(), 1)]).unwrap(), now)
+}
+
 #[test]
 fn all_series_are_preregistered() {
     let catalogue = METRICS.iter().map(|metric| (metric.exposed(), metric.labels));
@@ -96,12 +104,33 @@ fn saga_finish_is_counted_once() {
     let recorder = MetricsRecorder::new();
     let _recording = recorder.install();
     let count = |metric: &str, outcome: &str| recorder.value(metric, &[("outcome", outcome)]);
-    record_transition(Status::Pending, Status::ProductReserved);
-    record_transition(Status::ProductReserved, Status::Confirmed);
-    record_transition(Status::Confirmed, Status::Cancelled);
-    record_transition(Status::Pending, Status::Cancelled);
+    let now = OffsetDateTime::UNIX_EPOCH;
+    let order = order_at(now);
+    record_transition(Status::Pending, Status::ProductReserved, &order, now);
+    record_transition(Status::ProductReserved, Status::Confirmed, &order, now);
+    record_transition(Status::Confirmed, Status::Cancelled, &order, now);
+    record_transition(Status::Pending, Status::Cancelled, &order, now);
     assert_eq!(count("palisade_orders_total", "confirmed").as_deref(), Some("1"));
     assert_eq!(count("palisade_orders_total", "cancelled").as_deref(), Some("2"));
     assert_eq!(count("palisade_saga_finished_total", "confirmed").as_deref(), Some("1"));
     assert_eq!(count("palisade_saga_finished_total", "cancelled").as_deref(), Some("1"), "the first saga had already finished");
+}
+
+#[test]
+fn saga_is_late_after_thirty_seconds() {
+    let recorder = MetricsRecorder::new();
+    let _recording = recorder.install();
+    let now = OffsetDateTime::UNIX_EPOCH;
+    let order = Order { failure_reason: Some(FailureReason::PriceChanged), ..order_at(now) };
+    let settle = |to, took| record_transition(Status::ProductReserved, to, &order, now + took);
+    register();
+    settle(Status::Confirmed, SETTLED_WITHIN);
+    assert_eq!(recorder.value("palisade_saga_late_total", &[]).as_deref(), Some("0"));
+    settle(Status::Failed, SETTLED_WITHIN + Duration::from_millis(1));
+    assert_eq!(recorder.value("palisade_saga_late_total", &[]).as_deref(), Some("1"));
+    // A later change of the order belongs to no saga.
+    record_transition(Status::Confirmed, Status::Cancelled, &order, now + 2 * SETTLED_WITHIN);
+    assert_eq!(recorder.value("palisade_saga_late_total", &[]).as_deref(), Some("1"));
+    assert_eq!(recorder.value("palisade_saga_duration_seconds_count", &[("outcome", "confirmed")]).as_deref(), Some("1"));
+    assert_eq!(recorder.value("palisade_orders_failures_total", &[("reason", "price_changed")]).as_deref(), Some("1"));
 }
