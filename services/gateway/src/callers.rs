@@ -70,6 +70,7 @@ mod tests {
     fn callers_are_names_of_the_configuration() {
         let recorder = MetricsRecorder::new();
         let _recording = recorder.install();
+        crate::metrics::register();
         let partner = auth::IssuerConfig { issuer: Some("https://id.example".to_owned()), ..auth::IssuerConfig::default() };
         let issuers = [("partner".to_owned(), partner), ("web".to_owned(), auth::IssuerConfig::default())];
         let callers = Callers::new(&auth::Config { issuers: issuers.into(), ..auth::Config::default() });

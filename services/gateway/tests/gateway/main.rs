@@ -19,8 +19,9 @@ use axum::{
     response::IntoResponse,
 };
 use http_body_util::BodyExt;
-use palisade_gateway::{METHODS, Upstreams, router};
+use palisade_gateway::{Callers, METHODS, Upstreams, router};
 use palisade_middleware::{
+    auth,
     method_table::MethodTable,
     request_context::RequestContextLayer,
     respond::{Protocol, RespondLayer},
@@ -52,7 +53,7 @@ impl Gateway {
     fn new() -> Self {
         let (products, orders) = (FakeProducts::default(), FakeOrders::default());
         let upstreams = Upstreams::new(ProductsServiceServer::new(products.clone()), OrdersServiceServer::new(orders.clone()));
-        Self { router: router(upstreams), products, orders }
+        Self { router: router(upstreams, Callers::new(&auth::Config::default())), products, orders }
     }
 
     async fn send(&self, request: Request<Body>) -> TextResponse {

@@ -59,6 +59,7 @@ fn record_everything() {
         let order = Order { failure_reason: Some(reason), ..order_at(now) };
         for from in Status::ALL {
             for to in Status::ALL.into_iter().filter(|to| from.can_become(*to)) {
+                record_transition(from, to, &order, now + took);
                 record_transition(from, to, &order, now + SETTLED_WITHIN + took);
             }
         }
