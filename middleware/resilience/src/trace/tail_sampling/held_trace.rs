@@ -1,11 +1,14 @@
 //! Finished spans of one trace in one process, and the endpoints that the trace reached.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
 
 use opentelemetry::{SpanId, TraceId};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{ExemplarSlots, SendVerdict, TailSampling, Verdict, held_span::FinishedSpan};
+use super::{ExemplarSlots, SendVerdict, TailSampling, Verdict, count_unsent, held_span::FinishedSpan};
 
 /// Maximum number of held spans of a trace, of its calls and of its exemplars. More are left out.
 const MAX_SPANS: usize = 64;
@@ -27,8 +30,8 @@ struct State {
     /// Whether a state changed.
     changed: bool,
     spans: Vec<FinishedSpan>,
-    /// Called endpoints by calling span.
-    calls: Vec<(SpanId, Arc<dyn SendVerdict>)>,
+    /// Called endpoints by calling span. Weak: a held trace must not keep connections open.
+    calls: Vec<(SpanId, Weak<dyn SendVerdict>)>,
     /// Measured values of the trace.
     exemplars: Vec<(Arc<dyn ExemplarSlots>, f64)>,
 }
@@ -76,7 +79,7 @@ impl HeldTrace {
     pub(super) fn add_call(&self, span: SpanId, endpoint: &Arc<dyn SendVerdict>) {
         let mut state = self.state.lock();
         if state.calls.len() < MAX_SPANS {
-            state.calls.push((span, endpoint.clone()));
+            state.calls.push((span, Arc::downgrade(endpoint)));
         }
     }
 
@@ -124,7 +127,10 @@ impl HeldTrace {
             slots.set(self.id, value);
         }
         for (caller, endpoint) in calls {
-            endpoint.send(Verdict { trace: self.id, caller });
+            match endpoint.upgrade() {
+                Some(endpoint) => endpoint.send(Verdict { trace: self.id, caller }),
+                None => count_unsent(1),
+            }
         }
         for span in spans {
             span.replay(self.id);
