@@ -81,7 +81,7 @@ impl TailSampling {
         if named.is_empty() {
             count("expired", 1);
         }
-        for trace in &named {
+        for trace in named {
             trace.keep();
         }
     }

@@ -71,7 +71,9 @@ impl<P: SpanProcessor> SpanProcessor for ByService<P> {
         match self.local.as_ref().filter(|_| !span.span_context.is_sampled()) {
             // The recent traces already have this span.
             Some((local, recent)) if local.take_kept(id) => {
-                recent.spans(id).into_iter().for_each(|(span, service)| self.export_local(span, service));
+                for (span, service) in recent.spans(id) {
+                    self.export_local(span, service);
+                }
             }
             Some((local, _)) if local.is_exported(id) => self.export_local(span, service),
             _ => {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::{Request, Version, header, uri::Authority};
+use http::{HeaderValue, Request, Version, header, uri::Authority};
 use tracing::{
     Span,
     field::{self, Empty},
@@ -122,7 +122,7 @@ impl Head {
 /// Returns the requested authority: `:authority`, or `Host`.
 fn authority<B>(request: &Request<B>) -> Option<&[u8]> {
     let from_uri = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    from_uri.or_else(|| request.headers().get(header::HOST).map(|host| host.as_bytes()))
+    from_uri.or_else(|| request.headers().get(header::HOST).map(HeaderValue::as_bytes))
 }
 
 /// Copies a client value, truncated to `MAX_ATTRIBUTE_BYTES`. Returns `None` if it is not UTF-8.
