@@ -44,13 +44,15 @@ impl TrustedProxies {
     /// entry that is not a trusted proxy.
     pub fn client_ip(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
-        let hops = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
+        // Bytes, not text: what a client sent before its address must not hide the address.
+        let hops = headers.get_all(FORWARDED_FOR).iter().rev().flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
         for hop in hops {
             if !self.contains(client) {
                 break;
             }
             // No trusted proxy writes invalid entries.
-            let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+            let address = std::str::from_utf8(hop).ok().and_then(|hop| hop.trim().parse::<IpAddr>().ok());
+            let Some(address) = address else { break };
             client = address.to_canonical();
         }
         client
@@ -87,6 +89,18 @@ mod tests {
     fn invalid_network_is_the_error() {
         for text in ["10.0.0.0/33", "10.0.0/8", "proxy.example", "10.0.0.1/", "2001:db8::/129", "10.0.0.1/8/8"] {
             assert_eq!(TrustedProxies::parse(&format!("192.0.2.1, {text}")), Err(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn text_of_the_client_does_not_hide_its_address() {
+        let proxies = TrustedProxies::parse("10.0.0.0/8").unwrap();
+        for lines in [&[&b"\xff, 198.51.100.1"[..]][..], &[b"203.0.113.9", b"\xff,198.51.100.1"], &[b"203.0.113.9, \xff", b"198.51.100.1"]]
+        {
+            let headers =
+                lines.iter().map(|line| (http::HeaderName::from_static(FORWARDED_FOR), http::HeaderValue::from_bytes(line).unwrap()));
+            let client = proxies.client_ip("10.0.0.1".parse().unwrap(), &headers.collect());
+            assert_eq!(client, "198.51.100.1".parse::<IpAddr>().unwrap(), "{lines:?}");
         }
     }
 
