@@ -18,7 +18,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 pub fn pushback(metadata: &HeaderMap) -> Retry {
     match metadata.get(PUSHBACK_HEADER) {
         None => Retry::Unspecified,
-        Some(value) => match value.to_str().ok().and_then(|text| text.parse().ok()) {
+        Some(value) => match value.to_str().ok().filter(|text| is_digits(text)).and_then(|text| text.parse().ok()) {
             Some(millis) => Retry::After(Duration::from_millis(millis)),
             None => Retry::Never,
         },
@@ -50,11 +50,16 @@ pub(crate) fn pushback_of_http<B>(response: &Response<B>) -> Retry {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok();
     let value = text(header::RETRY_AFTER)?;
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
+    if is_digits(value) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = |text| parse_http_date(text).ok();
     Some(date(value)?.duration_since(date(text(header::DATE)?)?).unwrap_or(Duration::ZERO))
+}
+
+/// Whether the text is a number without a sign, which the parser of integers accepts.
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -82,6 +87,8 @@ mod tests {
             ("7", Some(7)),
             ("31", Some(30)),
             ("18446744073709551615", Some(30)),
+            ("18446744073709551616", Some(30)),
+            ("+7", None),
             ("Sun, 06 Nov 1994 12:00:09 GMT", Some(9)),
             ("Mon, 07 Nov 1994 12:00:00 GMT", Some(30)),
             ("Sun, 06 Nov 1994 11:59:59 GMT", Some(0)),
@@ -96,6 +103,20 @@ mod tests {
         }
         let without_clock = answer(503, &[(header::RETRY_AFTER, NOON)]);
         assert_eq!(pushback_of_head(&without_clock), Retry::Unspecified);
+    }
+
+    #[test]
+    fn pushback_is_a_number_without_a_sign() {
+        for (text, expected) in [
+            ("250", Retry::After(Duration::from_millis(250))),
+            ("0", Retry::After(Duration::ZERO)),
+            ("+250", Retry::Never),
+            ("-1", Retry::Never),
+            ("", Retry::Never),
+            ("18446744073709551616", Retry::Never),
+        ] {
+            assert_eq!(pushback(answer(200, &[(PUSHBACK, text)]).headers()), expected, "{text:?}");
+        }
     }
 
     #[test]
