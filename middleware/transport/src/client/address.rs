@@ -1,13 +1,17 @@
 //! Upstream addresses: `http://host:port` or `https://host:port`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
-use http::{Uri, uri::Scheme};
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
 use tonic::transport;
 
 use super::InvalidAddress;
 
-/// One upstream address.
+/// One upstream address: a scheme, a host and a port, without credentials and path. It becomes a
+/// label and a part of each request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address(Uri);
 
@@ -17,8 +21,9 @@ impl Address {
         let invalid = || InvalidAddress(url.to_owned());
         let uri: Uri = url.trim().parse().map_err(|_| invalid())?;
         let is_valid = matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.host().is_some_and(|host| !host.is_empty())
-            && uri.port_u16().is_some_and(|port| port > 0);
+            && uri.authority().is_some_and(is_host_and_port)
+            && uri.path() == "/"
+            && uri.query().is_none();
         if is_valid { Ok(Self(uri)) } else { Err(invalid()) }
     }
 
@@ -75,5 +80,51 @@ impl Address {
     /// Returns the port.
     pub fn port(&self) -> Option<u16> {
         self.0.port_u16()
+    }
+}
+
+/// Whether the authority is a host and a port and nothing else. [`Uri`] also accepts credentials, and
+/// text before an IPv6 address.
+fn is_host_and_port(authority: &Authority) -> bool {
+    let host = authority.host();
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && !host.contains(['[', ']']),
+    };
+    let port = authority.port_u16().filter(|port| *port > 0);
+    is_host && port.is_some_and(|port| authority.as_str() == format!("{host}:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_is_scheme_host_and_port() {
+        for (url, name) in [
+            ("http://10.0.0.1:5000", "10.0.0.1:5000"),
+            ("https://products.example:443/", "products.example:443"),
+            (" http://[2001:db8::1]:5000 ", "[2001:db8::1]:5000"),
+        ] {
+            assert_eq!(Address::parse(url).as_ref().map(Address::name), Ok(name), "{url}");
+        }
+        for url in [
+            "10.0.0.1:5000",
+            "ftp://a:1",
+            "http://a",
+            "http://a:0",
+            "http://a:01",
+            "http://a:+1",
+            "http://:1",
+            "http://user:secret@a:1",
+            "http://@a:1",
+            "http://0[2001:db8::1]:5000",
+            "http://[2001:db8::1]0:5000",
+            "http://[products]:5000",
+            "http://a:1/path",
+            "http://a:1?query",
+        ] {
+            assert_eq!(Address::parse(url), Err(InvalidAddress(url.to_owned())));
+        }
     }
 }
