@@ -50,9 +50,9 @@ impl RevocationList {
     /// Returns whether the token of `principal` is revoked.
     pub(super) fn contains(&self, principal: &Principal) -> bool {
         let token = principal.token_id.as_ref().is_some_and(|id| self.tokens.contains(id));
-        // A token without `iat` may predate any cutoff.
-        let issued = principal.issued_at.unwrap_or(i64::MIN);
-        token || self.subjects.get(principal.subject.as_str()).is_some_and(|before| *before == i64::MAX || issued < *before)
+        // A token without `iat` may predate any cutoff, also the earliest.
+        let is_before = |cutoff: i64| cutoff == i64::MAX || principal.issued_at.is_none_or(|issued| issued < cutoff);
+        token || self.subjects.get(principal.subject.as_str()).is_some_and(|cutoff| is_before(*cutoff))
     }
 
     /// Number of entries.
@@ -96,6 +96,12 @@ mod tests {
         ] {
             assert_eq!(list.contains(&principal(subject, token, issued)), revoked, "{subject} {token:?} {issued:?}");
         }
+    }
+
+    #[test]
+    fn earliest_cutoff_revokes_tokens_without_a_date() {
+        let (list, _) = RevocationList::parse(&format!("sub-before {} alice\n", i64::MIN));
+        assert!(list.contains(&principal("alice", None, None)) && !list.contains(&principal("alice", None, Some(i64::MIN))));
     }
 
     #[test]
