@@ -281,11 +281,12 @@ fn check_claims(issuer: &Issuer, claims: &Claims, now: i64) -> Result<(), Reject
     Ok(())
 }
 
-/// Decodes a segment, which must be a JSON object: serde also reads a struct from an array.
+/// Decodes a segment, which must be a JSON object in UTF-8 (RFC 8725, section 3.7): serde also reads
+/// a struct from an array, and skips any bytes in members that it ignores.
 fn decode_segment<T: serde::de::DeserializeOwned>(encoded: &str) -> Option<T> {
     let json = URL_SAFE_NO_PAD.decode(encoded).ok()?;
-    let is_object = json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    is_object.then(|| serde_json::from_slice(&json).ok()).flatten()
+    let text = std::str::from_utf8(&json).ok()?;
+    text.trim_ascii_start().starts_with('{').then(|| serde_json::from_str(text).ok()).flatten()
 }
 
 /// Rejection of a token of an issuer whose keys were never loaded.

@@ -55,6 +55,20 @@ fn token(header: &Value, claims: &Value) -> String {
     format!("{message}.{signature}")
 }
 
+/// RFC 8725, section 3.7: also in a claim that has no meaning here.
+#[tokio::test]
+async fn claims_must_be_utf8() {
+    let mut payload = claims(&json!({"other": "?"})).to_string().into_bytes();
+    for (byte, is_accepted) in [(b'x', true), (0xe6, false)] {
+        let at = payload.windows(8).position(|part| part == b"\"other\":").unwrap() + 9;
+        payload[at] = byte;
+        let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header().to_string()), URL_SAFE_NO_PAD.encode(&payload));
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256).unwrap();
+        assert_eq!(fixture().verifier.verify(&format!("{message}.{signature}")).await.is_ok(), is_accepted, "{byte}");
+    }
+}
+
 fn header() -> Value {
     json!({"alg": "HS256", "typ": "JWT"})
 }
