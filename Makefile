@@ -116,6 +116,10 @@ soak: ## Load replicas for an hour with a fault every minute, and check that not
 	cargo build --locked --release --workspace --bins
 	PALISADE_SOAK_MINUTES=$(MINUTES) target/release/replicas soak
 
+.PHONY: fuzz
+fuzz: ## Fuzz a target with libFuzzer, or all: make fuzz TARGET=grpc_timeout SECONDS=600 (needs a C++ compiler)
+	tests/fuzz/run.sh $(or $(SECONDS),60) $(TARGET)
+
 .PHONY: conformance
 conformance: ## Compare the gateway with its OpenAPI document, chains of requests included (schemathesis)
 	cargo build --locked --workspace --bins

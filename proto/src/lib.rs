@@ -1,5 +1,6 @@
 //! Generated Rust code of the contracts in `proto/palisade`, their size limits and their rejection
 //! reasons.
+#![forbid(unsafe_code)]
 #![expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
 
 pub mod page;

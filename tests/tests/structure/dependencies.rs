@@ -1,8 +1,9 @@
-//! The layers depend on few packages, whatever the rest of the workspace uses.
+//! The layers depend on few packages, whatever the rest of the workspace uses. No package has unsafe
+//! code.
 
 use std::{collections::BTreeSet, env, process::Command};
 
-use super::root;
+use super::{files, root, text};
 
 /// Maximum number of packages of `palisade-resilience` with default features, itself and procedural
 /// macros included.
@@ -21,4 +22,16 @@ fn resilience_depends_on_few_packages() {
     let packages: BTreeSet<_> = tree.lines().filter(|line| !line.is_empty()).map(package).collect();
     assert!(packages.iter().any(|package| package.starts_with("tower ")), "{packages:?}");
     assert!(packages.len() <= MAX_PACKAGES, "{} packages: {packages:#?}", packages.len());
+}
+
+#[test]
+fn every_package_forbids_unsafe_code() {
+    assert!(text("Cargo.toml").contains("\n[workspace.lints.rust]\nunsafe_code = \"forbid\"\n"));
+    let packages: Vec<_> = files("", "toml").into_iter().filter(|file| file.ends_with("/Cargo.toml")).collect();
+    assert!(packages.len() >= 16, "{packages:?}");
+    for package in packages {
+        let inherits = text(&package).contains("\n[lints]\nworkspace = true\n");
+        // The lints of the workspace are not for generated code.
+        assert!(inherits || text(&package.replace("Cargo.toml", "src/lib.rs")).contains("#![forbid(unsafe_code)]"), "{package}");
+    }
 }
