@@ -44,7 +44,9 @@ fn run(name: &str) {
         }
     };
     run(b"");
-    corpus.iter().for_each(|input| run(input));
+    for input in &corpus {
+        run(input);
+    }
     let mut random = Random(0);
     for _ in 0..mutations {
         run(&mutate(&corpus, &mut random));

@@ -110,24 +110,21 @@ pub(crate) fn traceparent(input: &[u8]) {
     headers.insert("traceparent", value);
     let passed = passed_on(&headers);
     let [trace_id, parent_id, flags] = trace_fields(passed["traceparent"].as_bytes()).expect("a valid context");
-    match trace_fields(parent) {
-        Some([sent_id, sent_parent, sent_flags]) => {
-            assert_eq!(trace_id, sent_id);
-            assert_ne!(parent_id, sent_parent, "each hop is a span of its own");
-            let is_sampled = u8::from_str_radix(std::str::from_utf8(sent_flags).unwrap(), 16).unwrap() & 1 == 1;
-            assert_eq!(flags, if is_sampled { b"01" } else { b"00" });
-            let sent: Vec<_> = headers.get_all("tracestate").iter().map(HeaderValue::as_bytes).collect();
-            if let Some(state) = passed.get("tracestate") {
-                // Whole members only, each of them sent by the caller.
-                let sent = sent.join(&b","[..]);
-                let sent: HashSet<_> = sent.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).collect();
-                assert!(state.as_bytes().split(|byte| *byte == b',').all(|member| sent.contains(member.trim_ascii())), "{state:?}");
-            }
+    if let Some([sent_id, sent_parent, sent_flags]) = trace_fields(parent) {
+        assert_eq!(trace_id, sent_id);
+        assert_ne!(parent_id, sent_parent, "each hop is a span of its own");
+        let is_sampled = u8::from_str_radix(std::str::from_utf8(sent_flags).unwrap(), 16).unwrap() & 1 == 1;
+        assert_eq!(flags, if is_sampled { b"01" } else { b"00" });
+        let sent: Vec<_> = headers.get_all("tracestate").iter().map(HeaderValue::as_bytes).collect();
+        if let Some(state) = passed.get("tracestate") {
+            // Whole members only, each of them sent by the caller.
+            let sent = sent.join(&b","[..]);
+            let sent: HashSet<_> = sent.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).collect();
+            assert!(state.as_bytes().split(|byte| *byte == b',').all(|member| sent.contains(member.trim_ascii())), "{state:?}");
         }
-        None => {
-            assert!(parent.is_empty() || !parent.windows(32).any(|part| part == trace_id));
-            assert_eq!((flags, passed.get("tracestate")), (&b"00"[..], None));
-        }
+    } else {
+        assert!(parent.is_empty() || !parent.windows(32).any(|part| part == trace_id));
+        assert_eq!((flags, passed.get("tracestate")), (&b"00"[..], None));
     }
 }
 

@@ -173,7 +173,7 @@ fn request(mut saga: Saga, bytes: &mut Input<'_>, now: OffsetDateTime) -> Saga {
 pub(crate) fn saga(input: &[u8]) {
     let mut bytes = Input::new(input);
     let items: Vec<_> =
-        (0..1 + bytes.below(2)).map(|product| (Uuid::from_u128(product.into()).to_string(), 1 + i64::from(bytes.below(3)))).collect();
+        (0..=bytes.below(2)).map(|product| (Uuid::from_u128(product.into()).to_string(), 1 + i64::from(bytes.below(3)))).collect();
     let items: Vec<_> = items.iter().map(|(product, quantity)| (product.as_str(), *quantity)).collect();
     let new = NewOrder::new(palisade_auth::Subject::parse("alice").unwrap(), &items).unwrap();
     let order = Order::accepted(OrderId::from(Uuid::nil()), new, START);
