@@ -127,8 +127,8 @@ conformance: ## Compare the gateway with its OpenAPI document, chains of request
 
 .PHONY: simulate
 simulate: ## Run seeds of the deterministic simulation: make simulate SEED=42 (one, with its story) or SEEDS=0..1000
-	cargo build --locked --workspace --bin simulate
-	target/debug/simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),0..100))
+	cargo build --locked --workspace --bin simulate $(if $(PROFILE),--profile $(PROFILE))
+	target/$(or $(PROFILE),debug)/simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),0..100))
 
 .PHONY: planted-faults
 planted-faults: ## Prove that the simulation finds every planted fault within 1,000 seeds

@@ -81,10 +81,11 @@ impl Client {
         let order = (!known.is_empty()).then(|| known[random.random_range(0..known.len())]);
         match (random.random_range(0..100), order) {
             (0..50, _) | (_, None) => self.create(number, random).await,
-            (50..65, Some(id)) => {
+            (50..60, Some(id)) => {
                 self.read(id).await;
             }
-            (65..78, Some(id)) => self.set_status(id, "CANCELLED", &self.tokens.0, random).await,
+            (60..68, Some(_)) => self.cancel_listed(random).await,
+            (68..78, Some(id)) => self.set_status(id, "CANCELLED", &self.tokens.0, random).await,
             (78..86, Some(id)) => self.set_status(id, "COMPLETED", &self.tokens.1, random).await,
             (86..91, Some(id)) => self.revise(id, random).await,
             (91..94, Some(_)) => self.reuse_key(random).await,
@@ -153,6 +154,31 @@ impl Client {
             _ => self.expect(&reply, &[]),
         }
         reply.is_definite()
+    }
+
+    /// Lists the client's orders, and cancels one that is still in progress.
+    async fn cancel_listed(&self, random: &mut StdRng) {
+        let Some(reply) = self.exchange(self.call(Method::GET, "/orders?limit=100".to_owned(), &self.tokens.0, None, None)).await else {
+            return;
+        };
+        self.expect(&reply, &[200]);
+        let items = reply.body["items"].as_array().cloned().unwrap_or_default();
+        let mut pending = Vec::new();
+        for item in items {
+            let Some(id) = item["id"].as_str().and_then(|id| id.parse().ok()) else { continue };
+            if item["userId"].as_str() != Some(user(self.plan.number).as_str()) {
+                self.story.violate("no access to the orders of others", format!("the list of {} has {item}", user(self.plan.number)));
+                continue;
+            }
+            self.journal.listed(self.plan.number, id);
+            if item["status"] == "PENDING" {
+                pending.push(id);
+            }
+        }
+        if !pending.is_empty() {
+            let id = pending[random.random_range(0..pending.len())];
+            self.set_status(id, "CANCELLED", &self.tokens.0, random).await;
+        }
     }
 
     async fn set_status(&self, id: Uuid, status: &str, token: &str, random: &mut StdRng) {

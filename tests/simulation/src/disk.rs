@@ -155,10 +155,8 @@ impl Disk {
         let [before, after] = [(); 2].map(|()| Duration::from_millis(random.random_range(0..=longest)));
         let (fails, lies) = (random.random_bool(faults.fail_before), random.random_bool(faults.fail_after));
         let is_write = kind == Kind::Write;
-        let fails_before = match faults.is_full && is_write {
-            true => Some("the disk is full"),
-            false => fails.then_some("the connection broke before the commit"),
-        };
+        let fails_before =
+            if faults.is_full && is_write { Some("the disk is full") } else { fails.then_some("the connection broke before the commit") };
         let verdict = Verdict { before, after, fails_before, fails_after: lies && is_write };
         state.calls += 1;
         state.failed += u64::from(verdict.fails_before.is_some() || verdict.fails_after);

@@ -29,6 +29,8 @@ use crate::{
 const LIVENESS: Duration = Duration::from_secs(60);
 /// Duration of a step of the simulation.
 const TICK: Duration = Duration::from_millis(5);
+/// Steps after the end, half a second.
+const LAST_STEPS: usize = 100;
 /// Interval of the checks for an end.
 const QUIET_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -115,6 +117,35 @@ async fn consume((journal, story): (Journal, Story)) -> turmoil::Result {
     }
 }
 
+/// Adds the hosts with services. Returns their clocks, with the skew of each.
+fn add_hosts(
+    sim: &mut turmoil::Sim<'_>,
+    plan: &Arc<Plan>,
+    (orders, products): (&Arc<store::orders::SimulatedStore>, &Arc<store::products::SimulatedStore>),
+    keys: &SigningKeys,
+    telemetry: &Telemetry,
+) -> Vec<(String, i64, SimulatedClock)> {
+    let mut clocks = Vec::new();
+    for (name, skew_ms) in plan.hosts().into_iter().zip(&plan.skews_ms) {
+        let clock = SimulatedClock::default();
+        clock.set_skew_ms(*skew_ms);
+        clocks.push((name.clone(), *skew_ms, clock.clone()));
+        let host = Host { clock, keys: keys.clone(), telemetry: telemetry.clone(), plan: plan.clone() };
+        match name.split('-').next() {
+            Some("orders") => {
+                let store = orders.clone();
+                sim.host(name, move || host.clone().orders(store.clone()));
+            }
+            Some("products") => {
+                let store = products.clone();
+                sim.host(name, move || host.clone().products(store.clone()));
+            }
+            _ => sim.host(name, move || host.clone().gateway()),
+        }
+    }
+    clocks
+}
+
 /// Runs `plan` to its end. Randomness of the operating system must follow the seed.
 pub fn run(plan: Plan, stores: Stores, keys: &SigningKeys, telemetry: &Telemetry) -> anyhow::Result<Outcome> {
     let plan = Arc::new(plan);
@@ -151,26 +182,7 @@ pub fn run(plan: Plan, stores: Stores, keys: &SigningKeys, telemetry: &Telemetry
         .tcp_capacity(4_096)
         .enable_random_order()
         .build();
-    let mut clocks = Vec::new();
-    for (name, skew_ms) in plan.hosts().into_iter().zip(&plan.skews_ms) {
-        let clock = SimulatedClock::default();
-        clock.set_skew_ms(*skew_ms);
-        clocks.push((name.clone(), *skew_ms, clock.clone()));
-        let host = Host { clock, keys: keys.clone(), telemetry: telemetry.clone(), plan: plan.clone() };
-        match name.split('-').next() {
-            Some("orders") => {
-                let store = orders_store.clone();
-                sim.host(name, move || host.clone().orders(store.clone()));
-            }
-            Some("products") => {
-                let store = products_store.clone();
-                sim.host(name, move || host.clone().products(store.clone()));
-            }
-            _ => {
-                sim.host(name, move || host.clone().gateway());
-            }
-        }
-    }
+    let clocks = add_hosts(&mut sim, &plan, (&orders_store, &products_store), keys, telemetry);
     let journal = Journal::default();
     for client in &plan.clients {
         let name = user(client.number);
@@ -201,7 +213,18 @@ pub fn run(plan: Plan, stores: Stores, keys: &SigningKeys, telemetry: &Telemetry
             }
         }
     }
+    // The last events are still on their way to the consumer.
+    for _ in 0..LAST_STEPS {
+        if story.violation().is_none()
+            && let Err(error) = sim.step()
+        {
+            story.violate("the services keep running", error.to_string());
+        }
+    }
     let (check_orders, check_products) = (orders_check, products_check);
+    if story.violation().is_none() && journal.finished_clients() < plan.clients.len() {
+        story.violate("requests succeed after the faults", "a client still waits for a definite response");
+    }
     let data = executor.wait(async move { anyhow::Ok((check_orders.read().await?, check_products.read().await?)) });
     let (data, stock) = data.ok_or_else(|| anyhow::anyhow!("cannot read the data"))??;
     if story.violation().is_none() {

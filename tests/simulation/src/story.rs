@@ -1,6 +1,7 @@
 //! The story of a run: what happened, in order, and a hash of it.
 
 use std::{
+    fmt::Write,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     time::Duration,
@@ -43,6 +44,8 @@ impl Story {
     pub fn tell_at(&self, at: Duration, actor: &str, event: impl AsRef<str>) {
         let line = format!("{actor:<10} {}", event.as_ref());
         let mut record = self.0.lock();
+        // Outside of the hosts there is no time: the event follows the last one.
+        let at = record.lines.last().map_or(at, |(last, _)| at.max(*last));
         (at, &line).hash(&mut record.hasher);
         record.lines.push((at, line));
     }
@@ -75,7 +78,8 @@ impl Story {
         let skipped = if all { 0 } else { record.lines.len().saturating_sub(LAST_LINES) };
         let mut text = if skipped > 0 { format!("… {skipped} earlier events, `--story` prints them\n") } else { String::new() };
         for (at, line) in &record.lines[skipped..] {
-            text.push_str(&format!("{:>9.3} s  {line}\n", at.as_secs_f64()));
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{:>9.3} s  {line}", at.as_secs_f64());
         }
         text
     }

@@ -99,6 +99,11 @@ impl Journal {
         self.0.lock().orders.get(&id).map_or(0, |order| order.version)
     }
 
+    pub(super) fn listed(&self, client: usize, id: Uuid) {
+        let order = KnownOrder { client, version: 0, acknowledged: Vec::new() };
+        self.0.lock().orders.entry(id).or_insert(order);
+    }
+
     pub(super) fn acknowledged(&self, id: Uuid, status: &str) {
         if let Some(order) = self.0.lock().orders.get_mut(&id) {
             order.acknowledged.push(status.to_owned());

@@ -125,7 +125,9 @@ impl Reader {
             orders.entry(id).and_modify(|order| order.history.push((version, status)));
         }
         for (id, version, is_published) in events {
-            orders.entry(id).and_modify(|order| drop(order.events.insert(version, is_published)));
+            if let Some(order) = orders.get_mut(&id) {
+                order.events.insert(version, is_published);
+            }
         }
         Ok(orders)
     }

@@ -120,7 +120,7 @@ pub(super) fn draw(plan: &Plan, random: &mut StdRng) -> Vec<Fault> {
 
 fn draw_kind(kind: usize, plan: &Plan, random: &mut StdRng) -> FaultKind {
     let hosts = plan.hosts();
-    let mut host = |random: &mut StdRng| hosts[random.random_range(0..hosts.len())].clone();
+    let host = |random: &mut StdRng| hosts[random.random_range(0..hosts.len())].clone();
     let (one, mut other) = (host(random), host(random));
     while one == other {
         other = host(random);
