@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Time after the faults within which every order must come to an end.
-const LIVENESS: Duration = Duration::from_secs(60);
+const LIVENESS: Duration = Duration::from_mins(1);
 /// Duration of a step of the simulation.
 const TICK: Duration = Duration::from_millis(5);
 /// Steps after the end, half a second.
@@ -175,7 +175,7 @@ pub fn run(plan: Plan, stores: Stores, keys: &SigningKeys, telemetry: &Telemetry
     let mut sim = turmoil::Builder::new()
         .rng_seed(plan.seed)
         .epoch(START.into())
-        .simulation_duration(Duration::from_secs(600))
+        .simulation_duration(Duration::from_mins(10))
         .tick_duration(TICK)
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(plan.latency_ms))

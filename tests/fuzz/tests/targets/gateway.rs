@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::{Router, body::Body, response::IntoResponse};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
-use palisade_gateway::{METHODS, Upstreams, router};
+use palisade_gateway::{Callers, METHODS, Upstreams, router};
 use palisade_middleware::{
+    auth,
     method_table::MethodTable,
     request_context::RequestContextLayer,
     respond::{Protocol, RespondLayer},
@@ -49,7 +50,12 @@ impl Gateway {
     fn new() -> Self {
         let (products, orders) = (FakeProducts::default(), FakeOrders::default());
         let upstreams = Upstreams::new(ProductsServiceServer::new(products.clone()), OrdersServiceServer::new(orders.clone()));
-        Self { router: router(upstreams), methods: Arc::new(MethodTable::new(&[&METHODS]).unwrap()), products, orders }
+        Self {
+            router: router(upstreams, Callers::new(&auth::Config::default())),
+            methods: Arc::new(MethodTable::new(&[&METHODS]).unwrap()),
+            products,
+            orders,
+        }
     }
 
     /// Sends a request and checks what holds for every response.

@@ -84,7 +84,7 @@ fn trace_fields(text: &[u8]) -> Option<[&[u8]; 3]> {
 /// Sends the headers through a server and a client. Returns the headers of the call that it makes.
 fn passed_on(sent: &HeaderMap) -> HeaderMap {
     // Follows the decision of the caller, and exports nothing.
-    Sampling { exported: false, boundary: TrustBoundary::Internal, ratio: 0.0, local: None }.install();
+    Sampling { exported: false, boundary: TrustBoundary::Internal, ratio: 0.0, local: None, tail: None }.install();
     let client = ClientTraceLayer { protocol: Protocol::Grpc, server_address: "products".into(), server_port: None };
     let seen = RefCell::new(HeaderMap::new());
     let handler = service_fn(|_: Request<()>| {

@@ -93,6 +93,9 @@ impl ProductsCheck {
     }
 }
 
+/// Id, state and fulfilment of a reservation, with the product and quantity of one of its lines.
+type LineRow = (Uuid, String, Option<i64>, Option<Uuid>, Option<i64>);
+
 impl Reader {
     async fn read(&mut self) -> sqlx::Result<ProductsData> {
         let mut db = self.db.begin().await?;
@@ -100,7 +103,7 @@ impl Reader {
             products: sqlx::query_as("SELECT id, quantity, taken, supply FROM products").fetch_all(&mut *db).await?,
             ..ProductsData::default()
         };
-        let rows: Vec<(Uuid, String, Option<i64>, Option<Uuid>, Option<i64>)> = sqlx::query_as(
+        let rows: Vec<LineRow> = sqlx::query_as(
             "SELECT r.id, r.state, r.fulfilled_at, l.product_id, l.quantity
              FROM reservations r LEFT JOIN reservation_lines l ON l.reservation_id = r.id",
         )

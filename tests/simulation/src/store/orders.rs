@@ -39,6 +39,7 @@ impl SimulatedStore {
         self.server_clock.as_ref().map(|_| 0)
     }
 
+    #[expect(clippy::option_option, reason = "the result of a call, if this replaces it")]
     fn server_time(&self) -> Option<Option<OffsetDateTime>> {
         self.server_clock.as_ref().map(|clock| Some(clock.now()))
     }

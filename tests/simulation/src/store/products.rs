@@ -33,6 +33,7 @@ pub struct SimulatedStore {
 }
 
 impl SimulatedStore {
+    #[expect(clippy::option_option, reason = "the result of a call, if this replaces it")]
     fn server_time(&self) -> Option<Option<OffsetDateTime>> {
         self.server_clock.as_ref().map(|clock| Some(clock.now()))
     }
