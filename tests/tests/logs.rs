@@ -195,23 +195,6 @@ async fn logs_and_spans_contain_no_secrets() {
 }
 
 #[tokio::test]
-async fn failed_request_is_logged_at_filter_warn() {
-    let mut shop = Shop::separate_with(None, None, |_, command| {
-        command.env("PALISADE_TELEMETRY__LOG_FILTER", "warn");
-    });
-    let seller = shop.client("seller", ALL_SCOPES);
-    shop.program_mut("products").kill();
-    let answer = seller.get("/products").await;
-    answer.any_problem(503);
-    let missing = seller.get("/nowhere").await;
-    missing.any_problem(404);
-    let records = || request_records(&shop, "gateway", &answer, &["WARN"]).into_iter().filter(|line| line["message"] == REQUEST_FAILED);
-    let record = eventually(async || records().next()).await;
-    assert_eq!((record["request_id"].as_str(), records().count()), (answer.header("x-request-id"), 1));
-    assert_eq!(request_records(&shop, "gateway", &missing, &ALL), Vec::<Value>::new());
-}
-
-#[tokio::test]
 async fn store_failures_are_logged_without_password() {
     let [mongo, postgres] = [(); 2].map(|()| servers::free_port());
     let mongo = format!("mongodb://app:{PASSWORD}@127.0.0.1:{mongo}/products?directConnection=true&serverSelectionTimeoutMS=200");

@@ -3,7 +3,7 @@
 //! its id, trace, route, caller, and the service that refused it.
 //!
 //! Successful requests and other client errors leave no record. A token bucket per code bounds the
-//! records ([`LogBudget`]). If the filter excludes `info`, a 5xx is a record at level `warn`.
+//! records ([`LogBudget`]).
 
 use std::{
     borrow::Cow,
@@ -13,7 +13,6 @@ use std::{
 use http::{Request, Response};
 use opentelemetry::Context as TelemetryContext;
 use tokio::time::Instant;
-use tracing::Level;
 
 use crate::{
     context::{Context, Facts, RequestId},
@@ -113,30 +112,19 @@ impl RequestLog {
         let upstream = self.facts.upstream();
         let refused_by = self.refusal.as_ref().map_or("self".into(), |refusal| refusal.refused_by(Some(&self.facts)));
         let subject = self.facts.principal().map(|principal| principal.subject.to_string());
-        macro_rules! write_at {
-            ($level:expr) => {
-                tracing::event!(
-                    $level,
-                    request_id = &*self.ids.request_id,
-                    route = self.ids.route,
-                    http_method = self.method.map_or("", |method| method.verb),
-                    status,
-                    code,
-                    refused_by = &*refused_by,
-                    upstream = upstream.as_deref(),
-                    subject = subject.as_deref(),
-                    duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-                    cause = self.refusal.as_ref().and_then(|refusal| refusal.cause.as_deref()),
-                    left_out = (left_out > 0).then_some(left_out),
-                    "request failed"
-                )
-            };
-        }
-        // A filter that leaves out requests still shows those that failed.
-        if status >= 500 && !tracing::enabled!(Level::INFO) {
-            write_at!(Level::WARN);
-        } else {
-            write_at!(Level::INFO);
-        }
+        tracing::info!(
+            request_id = &*self.ids.request_id,
+            route = self.ids.route,
+            http_method = self.method.map_or("", |method| method.verb),
+            status,
+            code,
+            refused_by = &*refused_by,
+            upstream = upstream.as_deref(),
+            subject = subject.as_deref(),
+            duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            cause = self.refusal.as_ref().and_then(|refusal| refusal.cause.as_deref()),
+            left_out = (left_out > 0).then_some(left_out),
+            "request failed"
+        );
     }
 }
