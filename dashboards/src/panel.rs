@@ -287,7 +287,8 @@ impl Traces {
     /// Traces of the series' gRPC method, for attempt metrics.
     pub const ATTEMPT: Self = Self { operation: "&operation=${__field.labels.grpc_method}", ..Self::SERVICE };
 
-    /// Restricts the search to failed server spans: a failed attempt that was retried fails no request.
+    /// Restricts the search to failed server spans: a failed attempt that was retried fails no
+    /// request.
     pub const fn failed(self) -> Self {
         Self { filter: "&tags=%7B%22error%22%3A%22true%22%2C%22span.kind%22%3A%22server%22%7D", ..self }
     }

@@ -18,7 +18,8 @@ fn dashboards() -> Vec<Value> {
     files.map(|file| serde_json::from_str(&file.text).unwrap()).collect()
 }
 
-/// Returns the panels with queries, those of collapsed rows included, each with a name for messages.
+/// Returns the panels with queries, those of collapsed rows included, each with a name for
+/// messages.
 fn panels(dashboard: &Value) -> Vec<(String, &Value)> {
     let all = items(dashboard, "panels").flat_map(|panel| [panel].into_iter().chain(items(panel, "panels")));
     let panels = all.filter(|panel| panel["type"] != "row");

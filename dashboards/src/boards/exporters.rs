@@ -1,5 +1,5 @@
-//! Small dashboards of the exporters: PostgreSQL, MongoDB, NATS, host. Their metrics have no labels of
-//! a Palisade process, so the variables do not apply.
+//! Small dashboards of the exporters: PostgreSQL, MongoDB, NATS, host. Their metrics have no labels
+//! of a Palisade process, so the variables do not apply.
 
 use crate::{
     dashboard::Dashboard,

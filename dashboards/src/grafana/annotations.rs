@@ -26,8 +26,8 @@ pub(super) fn all() -> Vec<Annotation> {
     let firing = external_metric("ALERTS").is("alertstate", "firing").matches("job", "$job|").now();
     let versions = ["job", "version", "revision"];
     let info = || metric("build.info");
-    // A version that did not run one interval ago was deployed, unless the whole job was gone and comes
-    // back with a version of before.
+    // A version that did not run one interval ago was deployed, unless the whole job was gone and
+    // comes back with a version of before.
     let running_before = info().offset_by_interval();
     let came_back = info().last_before_interval().count_by(versions).unless_job(&running_before.clone().count_by(["job"]));
     let deployed = info().now().count_by(versions).unless(&running_before.count_by(versions)).unless(&came_back);

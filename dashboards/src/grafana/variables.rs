@@ -67,8 +67,8 @@ pub(super) fn all() -> Vec<Variable> {
     ]
 }
 
-/// Returns the selectors for the `job` and `instance` choices. `up` keeps processes that are down in
-/// the list.
+/// Returns the selectors for the `job` and `instance` choices. `up` keeps processes that are down
+/// in the list.
 pub(super) fn series() -> [String; 2] {
     [format!("up{{job=~\"{JOBS}\"}}"), "up{job=~\"$job\"}".to_owned()]
 }

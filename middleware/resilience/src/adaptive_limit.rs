@@ -53,8 +53,8 @@ use crate::{
     metrics::register_observable_sum,
     prefetched_body::PrefetchedBody,
     priority::Priority,
+    protocol::Protocol,
     rejection::Rejection,
-    respond::Protocol,
     time_limit::TimeLimit,
 };
 
@@ -78,7 +78,7 @@ pub type UnreadBody<R> = InstrumentedBody<PrefetchedBody<R>, PermitGuard<Unread>
 /// constant documents are exempt.
 ///
 /// ```
-/// use palisade_resilience::{adaptive_limit::{AdaptiveLimitLayer, Config}, respond::Protocol};
+/// use palisade_resilience::{adaptive_limit::{AdaptiveLimitLayer, Config}, protocol::Protocol};
 ///
 /// let layer = AdaptiveLimitLayer::new(Protocol::Grpc, &Config::default());
 /// ```

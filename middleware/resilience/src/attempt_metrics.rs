@@ -28,7 +28,7 @@ use crate::{
 ///
 /// ```
 /// use palisade_resilience::{
-///     attempt_metrics::AttemptMetricsLayer, rejection::Rejection, respond::Protocol,
+///     attempt_metrics::AttemptMetricsLayer, rejection::Rejection, protocol::Protocol,
 /// };
 /// # use tonic::{Status, body::Body};
 /// # use tower::{Layer, ServiceExt, service_fn};

@@ -35,8 +35,8 @@ use tower::{Layer, Service};
 use crate::{
     body::InstrumentedBody,
     deadline::{CallDeadline, StreamEnd},
+    protocol::Protocol,
     rejection::{Rejection, reasons},
-    respond::Protocol,
     streams::{RequestEnd, response_kind},
 };
 

@@ -76,6 +76,7 @@ pub mod respond;
 mod response_outcome;
 pub mod retry;
 pub mod scheme;
+mod service_scope;
 pub mod setting;
 mod streaming_call;
 pub mod streams;

@@ -10,7 +10,6 @@ mod http_client;
 mod live_labels;
 mod observable;
 mod series;
-mod service_scope;
 
 use std::{
     fmt,
@@ -40,6 +39,8 @@ use crate::{
     streams::is_stream,
 };
 
+#[cfg(feature = "opentelemetry")]
+pub use crate::service_scope::{current_service, propagate, with_service};
 pub use ::metrics::Label;
 pub use catalog::{CATALOG, Kind, Metric, describe};
 pub use handles::{new_counter, new_gauge, new_histogram};
@@ -49,9 +50,6 @@ pub(crate) use observable::register_observable;
 pub use observable::{collect, register_observable_sum};
 pub(crate) use series::AttemptSeries;
 pub use series::HandleCache;
-#[cfg(feature = "opentelemetry")]
-pub(crate) use service_scope::in_service;
-pub use service_scope::{current_service, propagate, with_service};
 
 /// Measured boundary.
 #[derive(Debug, Clone)]

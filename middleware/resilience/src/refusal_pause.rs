@@ -26,8 +26,8 @@ use self::history::RefusalHistory;
 use crate::{
     counter::AtomicCounter,
     metrics::register_observable_sum,
+    protocol::Protocol,
     rejection::{Rejection, RejectionExtension, Retry, reasons},
-    respond::Protocol,
 };
 
 /// Rejections of one connection. A request extension, set by the server's accept loop; without it
@@ -39,7 +39,7 @@ pub struct ConnectionRefusals(Arc<Mutex<RefusalHistory>>);
 /// a permit or a timer.
 ///
 /// ```
-/// use palisade_resilience::{refusal_pause::RefusalPauseLayer, respond::Protocol};
+/// use palisade_resilience::{refusal_pause::RefusalPauseLayer, protocol::Protocol};
 ///
 /// let layer = RefusalPauseLayer::new(Protocol::Http);
 /// ```

@@ -31,7 +31,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use self::body::OpenStream;
-use crate::{context::Context, jitter, rejection::Rejection, respond::Protocol};
+use crate::{context::Context, jitter, protocol::Protocol, rejection::Rejection};
 
 pub use crate::streaming_call::{IsStreaming, is_stream};
 pub use body::StreamBody;
@@ -92,7 +92,7 @@ pub(crate) fn is_undeclared<B>(call: &Request<B>) -> bool {
 ///
 /// ```
 /// use std::time::Duration;
-/// use palisade_resilience::{respond::Protocol, streams::StreamsLayer};
+/// use palisade_resilience::{protocol::Protocol, streams::StreamsLayer};
 ///
 /// let layer = StreamsLayer::new(Protocol::Grpc, Duration::from_secs(600));
 /// ```

@@ -78,8 +78,8 @@ impl TimeLimit {
         Self { inherited: true, ..self }
     }
 
-    /// Keeps the time for work that goes on after the response to its request, whose server no longer
-    /// counts the expiry.
+    /// Keeps the time for work that goes on after the response to its request, whose server no
+    /// longer counts the expiry.
     #[must_use]
     pub(crate) fn outliving_request(self) -> Self {
         Self { inherited: false, ..self }

@@ -42,8 +42,7 @@ use palisade_resilience::{
 pub use self::registries::Format;
 pub use palisade_resilience::trace::TrustBoundary;
 
-/// Histogram buckets for durations, seconds. Those of the semantic conventions plus three lower
-/// ones for hops within a machine.
+/// Histogram buckets for durations, seconds: those of the semantic conventions, and lower ones.
 const DURATION_BUCKETS: [f64; 17] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 /// Histogram buckets for small integers, from 1.
@@ -69,7 +68,7 @@ pub struct Config {
     /// Sampling ratio of new traces, 0 to 1. Sampling decisions of internal callers are followed,
     /// those of external callers are not.
     pub sample_ratio: f64,
-    /// Whether failed and slow requests are exported at any ratio. At most 50 a second per error code.
+    /// Whether failed and slow requests are exported at any ratio, up to 50 a second per code.
     pub keep_failed_traces: bool,
     /// Maximum number of traces of other services that are held until their outcome is known. A
     /// newer trace replaces the oldest. About 1 KiB each.

@@ -47,8 +47,8 @@ fn durations(caller: &str) -> Durations {
     CALL_OUTCOMES.map(|outcome| caller_requests(caller.to_owned(), outcome))
 }
 
-/// Records a request with a verified token. Requests rejected before the handler, by a rate limit for
-/// example, are in the metrics of the whole gateway only.
+/// Records a request with a verified token. Requests rejected before the handler, by a rate limit
+/// for example, are in the metrics of the whole gateway only.
 pub(crate) async fn record(State(callers): State<Callers>, request: Request, next: Next) -> Response {
     let principal = Context::of(&request).and_then(|context| context.principal.clone());
     let started = Instant::now();

@@ -1,4 +1,5 @@
-//! Metrics of the gateway: cache, requests by caller. Every metric name and label value is defined here.
+//! Metrics of the gateway: cache, requests by caller. Every metric name and label value is defined
+//! here.
 
 use http::StatusCode;
 use metrics::{Counter, Histogram};

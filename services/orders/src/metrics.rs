@@ -8,7 +8,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram};
 use palisade_events::metrics as events;
 use palisade_middleware::{
-    group_commit,
+    clock, group_commit,
     metrics::{Metric, describe},
 };
 use palisade_store::DeletedRows;
@@ -167,7 +167,7 @@ pub(crate) fn record_transition(from: Status, to: Status, order: &Order, now: Of
     if ends_saga(from, to) {
         sagas_finished(outcome).increment(1);
         // Another process may have accepted the order, by a clock that is ahead.
-        let took = Duration::try_from(now - order.created_at).unwrap_or_default();
+        let took = clock::age(order.created_at, now);
         saga_duration(outcome).record(took);
         if took > SETTLED_WITHIN {
             late_sagas().increment(1);

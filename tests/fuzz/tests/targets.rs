@@ -17,7 +17,8 @@ pub(crate) type Target = fn(&[u8]);
 /// Declares the targets, and passes them to another macro: name, mutations in a test run, function.
 macro_rules! targets {
     ($($name:ident: $mutations:literal, $target:path;)*) => {
-        /// All targets, sorted by name: their number of mutations in a test run, and their function.
+        /// All targets, sorted by name: their number of mutations in a test run, and their
+        /// function.
         pub(crate) static TARGETS: &[(&str, usize, Target)] = &[$((stringify!($name), $mutations, $target)),*];
 
         /// Declares a test for each target, which calls the function with its name.

@@ -148,7 +148,8 @@ mod tests {
         let kinds = |plan: &Plan| plan.faults.iter().map(|fault| fault.kind.name()).collect::<std::collections::BTreeSet<_>>().len();
         let share = |wanted: fn(usize) -> bool| plans.iter().filter(|plan| wanted(kinds(plan))).count();
         assert!((60..=140).contains(&share(|kinds| kinds == 0)), "about 10 % of the plans have no fault");
-        assert!((230..=420).contains(&share(|kinds| kinds == 1)), "about 30 % have one kind of fault");
+        let one = share(|kinds| kinds == 1);
+        assert!((300..=500).contains(&one), "30 % have one kind of fault, as have mixes of a single one: {one}");
         for plan in &plans {
             assert!(plan.faults.iter().all(|fault| fault.from_ms >= BEGIN_MS && fault.until_ms <= plan.heal_ms), "{plan:?}");
         }

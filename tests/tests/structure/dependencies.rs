@@ -1,5 +1,5 @@
-//! The layers depend on few packages, whatever the rest of the workspace uses. No package has unsafe
-//! code.
+//! The layers depend on few packages, whatever the rest of the workspace uses. No package has
+//! unsafe code.
 
 use std::{collections::BTreeSet, env, process::Command};
 

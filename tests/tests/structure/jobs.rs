@@ -3,7 +3,7 @@
 use crate::{files, text};
 
 /// Files that may spawn tasks, with the reason.
-const SPAWNING: [(&str, &str); 9] = [
+const SPAWNING: [(&str, &str); 10] = [
     ("middleware/resilience/src/task.rs", "defines how tasks are spawned"),
     ("middleware/runtime/src/process.rs", "tracks tasks until shutdown; the accept loops own their sockets"),
     ("middleware/runtime/src/health.rs", "readiness probes, which catch the panics of each probe"),
@@ -11,6 +11,7 @@ const SPAWNING: [(&str, &str); 9] = [
     ("middleware/runtime/src/telemetry.rs", "spawns a supervised job"),
     ("middleware/discovery/src/lib.rs", "spawns a supervised job"),
     ("middleware/transport/src/tls/reload.rs", "spawns a supervised job"),
+    ("middleware/transport/src/client/trace_verdicts.rs", "one task while verdicts wait, which ends with the last"),
     ("middleware/transport/src/server/accept/connections.rs", "one task per connection"),
     ("middleware/auth/src/jwks.rs", "one refresh of a key set"),
 ];

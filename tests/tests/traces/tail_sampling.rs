@@ -27,10 +27,12 @@ fn shop_sampling(ratio: &str, collector: &Collector) -> Shop {
     })
 }
 
-/// Returns whether each attempt of each call has the span of the service that served it.
+/// Returns whether the trace has its root, and each attempt of each call the span of the service
+/// that served it.
 fn is_whole(trace: &Trace) -> bool {
     let is_served = |call: &&Span| call.attribute("app.rpc.attempts") == json!(trace.children(call).len());
-    trace.is_complete() && trace.0.iter().filter(|span| span.kind == "CLIENT").all(|call| is_served(&call))
+    let has_root = trace.0.iter().any(|span| span.parent.is_none());
+    has_root && trace.is_complete() && trace.0.iter().filter(|span| span.kind == "CLIENT").all(|call| is_served(&call))
 }
 
 /// Waits for the whole trace of a response and returns its tree without the names of services.

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use super::{limiter::Permit, state::Sample};
-use crate::{grpc_status, prefetched_body::PrefetchedBody, rejection::Rejection, respond::Protocol, time_limit::TimeLimit};
+use crate::{grpc_status, prefetched_body::PrefetchedBody, protocol::Protocol, rejection::Rejection, time_limit::TimeLimit};
 
 /// A running request. It ends with the response, or with the head of a stream; the peer reads the
 /// response at its own pace, without the permit.

@@ -10,8 +10,8 @@ use super::event::CallOutcome;
 use crate::{
     body::End,
     deadline, grpc_status,
+    protocol::Protocol,
     rejection::{FAILURE_ORIGIN_HEADER, Rejection, Retry, TransportError, reasons},
-    respond::Protocol,
     retry,
     time_limit::NoEvidence,
 };

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     body::{BodyObserver, End, InstrumentedBody},
+    protocol::Protocol,
     rejection::Rejection,
-    respond::Protocol,
     streams::ResponseKind,
     time_limit::NoEvidence,
 };

@@ -10,8 +10,8 @@ use crate::{
     caller::CallerKey,
     context::Context,
     fair_share::{FairShare, NoPermit},
+    protocol::Protocol,
     rejection::Rejection,
-    respond::Protocol,
 };
 
 /// Shed reason: the total limit is reached.

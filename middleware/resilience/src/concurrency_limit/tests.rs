@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     context::{Context, Principal},
     method_table::{Access, Method},
+    protocol::Protocol,
     rejection::reasons,
-    respond::Protocol,
 };
 
 static WATCH: Method = Method::http("GET", "/watch", Access::Public).streaming();

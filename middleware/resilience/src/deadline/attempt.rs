@@ -18,8 +18,8 @@ use super::{
     timeout_body::{ResponseFuture, ResponseTimer, Role, TimeoutBody, TimeoutCounters},
 };
 use crate::{
+    protocol::Protocol,
     rejection::Rejection,
-    respond::Protocol,
     streams::{RequestEnd, may_last},
     time_limit::TimeLimit,
 };

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     context,
+    protocol::Protocol,
     rejection::{Rejection, reasons},
-    respond::Protocol,
     time_limit::{LimitOrigin, TimeLimit},
     trace,
 };
@@ -37,7 +37,7 @@ pub const REQUEST_TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-reques
 /// use std::time::Duration;
 /// use palisade_resilience::deadline::DeadlineLayer;
 /// use palisade_resilience::rejection::{Rejection, reasons};
-/// use palisade_resilience::respond::Protocol;
+/// use palisade_resilience::protocol::Protocol;
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let handler = service_fn(|_| {

@@ -17,8 +17,8 @@ use tonic::Code;
 use super::{Elapsed, elapsed, expired, origin::OriginClaim};
 use crate::{
     grpc_status,
+    protocol::Protocol,
     rejection::{Rejection, RejectionExtension, reasons},
-    respond::Protocol,
     streams::RequestEnd,
     time_limit::{LimitOrigin, NoEvidence, TimeLimit},
 };

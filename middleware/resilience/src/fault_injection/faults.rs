@@ -23,8 +23,8 @@ use crate::{
     jitter::{self, RandomFn},
     method_table::{Method, MethodTable},
     metrics::as_f64,
+    protocol::Protocol,
     rejection::{Rejection, reasons},
-    respond::Protocol,
 };
 
 /// Fault rules of one server. Cheap to clone; clones share the rules.

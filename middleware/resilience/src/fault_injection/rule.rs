@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     method_table::Method,
+    protocol::Protocol,
     rejection::{Reason, Violation, reasons},
-    respond::Protocol,
 };
 
 /// Maximum number of rules.

@@ -89,7 +89,7 @@ async fn probes_and_unlisted_methods_are_never_hit() {
     static TABLE: [Method; 2] =
         [Method::http("GET", "/livez", Access::Public).infrastructure(), Method::http("GET", "/things", Access::Public)];
     let table = crate::method_table::MethodTable::new(&[&TABLE]).unwrap();
-    let faults = Faults::new(&Config { enabled: true }, crate::respond::Protocol::Http, &table);
+    let faults = Faults::new(&Config { enabled: true }, crate::protocol::Protocol::Http, &table);
     let all = Rule { method: "*".to_owned(), ..always(Kind::Hang).remove(0) };
     faults.replace(vec![all]).unwrap();
     for method in [None, Some(&PROBE), table.find(&http::Method::GET, "/livez")] {

@@ -13,8 +13,8 @@ use std::sync::{
 use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, Label, Level, Metadata, Recorder, with_recorder};
 use parking_lot::Mutex;
 
-use super::service_scope::{current_service, in_service};
 use crate::naming;
+use crate::service_scope::{current_service, in_service};
 
 /// Handles made without a recorder.
 static UNBOUND: Mutex<Vec<Weak<dyn Bind>>> = Mutex::new(Vec::new());

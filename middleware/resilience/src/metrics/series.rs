@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use tonic::Code;
 
 use super::{error_type, register_observable_sum};
-use crate::{counter::AtomicCounter, grpc_status, respond::Protocol, response_outcome::Role, scheme::Scheme, time_limit::CALLER_DEADLINE};
+use crate::{counter::AtomicCounter, grpc_status, protocol::Protocol, response_outcome::Role, scheme::Scheme, time_limit::CALLER_DEADLINE};
 
 /// Cache of metric handles by key. Reads are lock-free; inserting a key copies the map, once per
 /// key. Keys must be bounded and not chosen by clients, because the fast hash has no protection

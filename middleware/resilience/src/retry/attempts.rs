@@ -26,8 +26,8 @@ use super::{
     replay::{self, Buffered},
 };
 use crate::{
+    protocol::Protocol,
     rejection::Rejection,
-    respond::Protocol,
     streams::{IsStreaming, UndeclaredResponse},
 };
 

@@ -16,7 +16,7 @@ use super::{
     outcome::{self, Answer, Outcome},
 };
 use crate::{
-    context, deadline::CallDeadline, jitter, rejection::Retry, request_context::PREVIOUS_ATTEMPTS_HEADER, respond::Protocol,
+    context, deadline::CallDeadline, jitter, protocol::Protocol, rejection::Retry, request_context::PREVIOUS_ATTEMPTS_HEADER,
     time_limit::TimeLimit, trace,
 };
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::request;
 use rustc_hash::FxHashSet;
 
-use crate::{respond::Protocol, streams::ResponseKind};
+use crate::{protocol::Protocol, streams::ResponseKind};
 
 /// Marks a request, in its extensions, that the server deduplicates by an idempotency key.
 #[derive(Debug, Clone, Copy)]

@@ -13,8 +13,8 @@ use tonic::Code;
 use super::{peek::PeekedBody, pushback, pushback_of_head, pushback_of_http};
 use crate::{
     deadline, grpc_status,
+    protocol::Protocol,
     rejection::{FAILURE_ORIGIN_HEADER, PUSHBACK_HEADER, Rejection, Retry, TransportError},
-    respond::Protocol,
     time_limit::NoEvidence,
 };
 

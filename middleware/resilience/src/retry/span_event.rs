@@ -10,7 +10,7 @@ use super::{
     call::Call,
     outcome::{Answer, Outcome},
 };
-use crate::{grpc_status, respond::Protocol, trace};
+use crate::{grpc_status, protocol::Protocol, trace};
 
 /// Adds a span event for the failed attempt of `call`, which is retried after `pause`.
 pub(super) fn record<R: Body>(call: &Call, outcome: Outcome, answer: &Answer<R>, pause: Duration) {

@@ -32,7 +32,7 @@ use crate::{
 /// Starts the CLIENT span and injects `traceparent`.
 ///
 /// ```
-/// use palisade_resilience::{respond::Protocol, trace::ClientTraceLayer};
+/// use palisade_resilience::{protocol::Protocol, trace::ClientTraceLayer};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let call = service_fn(async |_| {

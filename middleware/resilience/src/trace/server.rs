@@ -42,7 +42,7 @@ use crate::{
 /// Starts the SERVER span, continues the caller's trace, and adds `x-trace-id` to HTTP responses.
 ///
 /// ```
-/// use palisade_resilience::{respond::Protocol, trace::ServerTraceLayer};
+/// use palisade_resilience::{protocol::Protocol, trace::ServerTraceLayer};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let handler = service_fn(async |_| {

@@ -182,7 +182,8 @@ async fn span_has_status_code_and_connection_wait() {
         };
         calls.run(FIND, LIMIT, repeated).await.unwrap();
     };
-    request.instrument(info_span!("request")).with_subscriber(subscriber).await;
+    // The span is made under the subscriber.
+    async { request.instrument(info_span!("request")).await }.with_subscriber(subscriber).await;
     let spans = exporter.0.lock();
     let found = |at: usize| ["db.response.status_code", "app.db.connection_wait_ms"].map(|key| attribute(&spans[at], key));
     assert_eq!(found(0), [Some("23505".to_owned()), Some("7".to_owned())]);

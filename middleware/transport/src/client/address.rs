@@ -83,8 +83,8 @@ impl Address {
     }
 }
 
-/// Whether the authority is a host and a port and nothing else. [`Uri`] also accepts credentials, and
-/// text before an IPv6 address.
+/// Whether the authority is a host and a port and nothing else. [`Uri`] also accepts credentials,
+/// and text before an IPv6 address.
 fn is_host_and_port(authority: &Authority) -> bool {
     let host = authority.host();
     let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {

@@ -87,8 +87,8 @@ fn nanos_of(value: &[u8]) -> Option<u128> {
     Some(number * nanos)
 }
 
-/// A valid timeout is used exactly, 0 is rejected, any other text leaves the default. A client sends
-/// the timeout on without adding time, and loses at most a hundred-thousandth.
+/// A valid timeout is used exactly, 0 is rejected, any other text leaves the default. A client
+/// sends the timeout on without adding time, and loses at most a hundred-thousandth.
 pub(crate) fn grpc_timeout(input: &[u8]) {
     let Some(headers) = lines(&GRPC_TIMEOUT, input).filter(|headers| headers.len() == 1) else { return };
     let expected = nanos_of(input);

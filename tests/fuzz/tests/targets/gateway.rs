@@ -117,8 +117,8 @@ pub(crate) fn query(input: &[u8]) {
     }
 }
 
-/// Any status of a called service, with any details, becomes a problem. Its message is shown only if
-/// the status names our error domain.
+/// Any status of a called service, with any details, becomes a problem. Its message is shown only
+/// if the status names our error domain.
 pub(crate) fn status_details(input: &[u8]) {
     const MESSAGE: &str = "connection to 10.0.0.7 refused";
     let Some((code, details)) = input.split_first() else { return };

@@ -68,7 +68,8 @@ pub(crate) fn request_id(input: &[u8]) {
     assert!(is_valid || uuid::Uuid::try_parse(answered.to_str().unwrap()).unwrap().get_version_num() == 4);
 }
 
-/// Version, trace id, parent id and flags of a valid `traceparent` (W3C Trace Context, section 3.2).
+/// Version, trace id, parent id and flags of a valid `traceparent` (W3C Trace Context, section
+/// 3.2).
 fn trace_fields(text: &[u8]) -> Option<[&[u8]; 3]> {
     let is_hex = |text: &[u8]| text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let fields: Vec<_> = text.splitn(5, |byte| *byte == b'-').collect();
@@ -161,8 +162,8 @@ fn delay_after(headers: &HeaderMap) -> Duration {
     attempts[1] - attempts[0]
 }
 
-/// `Retry-After` is a number of seconds, or a date that is relative to `Date` on the second line. It
-/// delays the retry by that time, at most 30 s. Any other value leaves the usual backoff.
+/// `Retry-After` is a number of seconds, or a date that is relative to `Date` on the second line.
+/// It delays the retry by that time, at most 30 s. Any other value leaves the usual backoff.
 pub(crate) fn retry_after(input: &[u8]) {
     let mut split = input.splitn(2, |byte| *byte == b'\n').map(HeaderValue::from_bytes);
     let (Some(Ok(after)), date) = (split.next(), split.next()) else { return };

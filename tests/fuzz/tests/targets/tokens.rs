@@ -55,8 +55,8 @@ thread_local! {
     };
 }
 
-/// The input is a position in a valid token and the text that replaces the rest from there; or, from
-/// position 0, a whole token. Only the signed text with its signature is accepted.
+/// The input is a position in a valid token and the text that replaces the rest from there; or,
+/// from position 0, a whole token. Only the signed text with its signature is accepted.
 pub(crate) fn jwt(input: &[u8]) {
     let mut bytes = crate::targets::input::Input::new(input);
     let at = usize::from(bytes.u16());

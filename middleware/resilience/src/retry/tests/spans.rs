@@ -6,7 +6,7 @@ use tracing::instrument::WithSubscriber;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
-use crate::{in_memory_exporter::Kept, respond::Protocol, trace::ClientTraceLayer};
+use crate::{in_memory_exporter::Kept, protocol::Protocol, trace::ClientTraceLayer};
 
 #[tokio::test(start_paused = true)]
 async fn span_has_an_event_for_each_retry() {

@@ -13,7 +13,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{HeldTrace, SendVerdict};
 use crate::{
-    metrics::{current_service, in_service},
+    service_scope::{current_service, in_service},
     trace::FieldValue,
 };
 

@@ -37,8 +37,8 @@ fn send(verb: &str, path: &str, body: &[u8]) -> (Answer, Vec<ProductInput>) {
     })
 }
 
-/// A request succeeds only with a JSON object that has no other fields than the documented ones, and
-/// the service receives exactly their values. The server never fails.
+/// A request succeeds only with a JSON object that has no other fields than the documented ones,
+/// and the service receives exactly their values. The server never fails.
 pub(crate) fn json_bodies(input: &[u8]) {
     let Some((first, body)) = input.split_first() else { return };
     let routes = routes();

@@ -135,7 +135,8 @@ impl Run {
         }
     }
 
-    /// A target that has recovered closes the breaker: after the longest open time its probes decide.
+    /// A target that has recovered closes the breaker: after the longest open time its probes
+    /// decide.
     fn recover(&mut self) {
         self.machine.set_mode(Mode::Active, self.now);
         self.machine.open_for(Duration::from_millis(1), self.now);
@@ -149,8 +150,9 @@ impl Run {
     }
 }
 
-/// Whatever the calls and the time do: no more probes than configured, no result of an earlier epoch
-/// counts, every change is reported, no open time exceeds its bounds, and recovery is noticed.
+/// Whatever the calls and the time do: no more probes than configured, no result of an earlier
+/// epoch counts, every change is reported, no open time exceeds its bounds, and recovery is
+/// noticed.
 pub(crate) fn breaker(input: &[u8]) {
     let mut bytes = Input::new(input);
     let config = config(&mut bytes);

@@ -41,7 +41,8 @@ fn total(lines: &[HeldLine]) -> i128 {
 }
 
 /// Lines are accepted if each has a legal quantity and a product of its own. A reservation is held
-/// exactly if every line is available and the total is allowed. A repeated call has the same outcome.
+/// exactly if every line is available and the total is allowed. A repeated call has the same
+/// outcome.
 pub(crate) fn reservation(input: &[u8]) {
     let mut bytes = Input::new(input);
     let (requested, stock) = (lines(&mut bytes), stock(&mut bytes));
@@ -92,8 +93,8 @@ fn repeat(lines: &Lines, decided: &Reservation) {
     }
 }
 
-/// The differences lead from the old quantities to the new ones. A revision needs stock only for the
-/// units that are missing.
+/// The differences lead from the old quantities to the new ones. A revision needs stock only for
+/// the units that are missing.
 fn revise(revision: &Revision, held: &[HeldLine], stock: &HashMap<Uuid, ProductStock>) {
     let mut units: HashMap<Uuid, i64> = held.iter().map(|line| (line.product_id, line.quantity)).collect();
     let differences = revision.differences(held);
