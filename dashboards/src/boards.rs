@@ -17,7 +17,7 @@ mod telemetry;
 
 use crate::{
     dashboard::Dashboard,
-    panel::{Panel, timeseries, unit},
+    panel::{Panel, stat, timeseries, unit},
     query::{Query, Series, external_metric, metric},
 };
 
@@ -104,3 +104,14 @@ fn time_to_settle() -> Panel {
 
 /// Labels that identify a circuit breaker, in legend order.
 const BREAKER_LABELS: [&str; 4] = ["job", "target", "scope", "endpoint"];
+
+/// Violations found by the audits, for the boards of orders and of stock.
+fn invariant_violations() -> Panel {
+    stat("Invariant violations")
+        .description("Invariant violations found by the last audit, by check: `orders`, `reservations` or `stock`. Must be 0.")
+        .remediation("A bug, or a manual change in a database. `GET /invariants` on the admin ports lists the violations.")
+        .unit(unit::COUNT)
+        .limit(1.0)
+        .runbook("StockInvariantViolated")
+        .query(metric("palisade.invariant.violations").now().max_by(["check"]))
+}

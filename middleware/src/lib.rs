@@ -24,8 +24,8 @@ pub use palisade_resilience::{
     setting, streams, task, trace, trusted_proxies,
 };
 pub use palisade_runtime::{
-    admin, config, cursor, database_clock, group_commit, health, jobs, parse, preconditions, private_file, process, store_instrumentation,
-    telemetry,
+    admin, config, content_negotiation, cursor, database_clock, group_commit, health, jobs, parse, preconditions, private_file, process,
+    store_instrumentation, telemetry,
 };
 pub use palisade_transport::{network, tls};
 

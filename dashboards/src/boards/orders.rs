@@ -30,13 +30,7 @@ fn current_status() -> [Panel; 4] {
             .limits(60.0, 300.0)
             .runbook("SagaStuck")
             .query(metric("palisade.saga.oldest_in_flight").now().max_by(["saga"])),
-        stat("Invariant violations")
-            .description("Invariant violations found by the last audit, by check: `orders`, `reservations` or `stock`. Must be 0.")
-            .remediation("A bug, or a manual change in a database. `GET /invariants` on the admin ports lists the violations.")
-            .unit(unit::COUNT)
-            .limit(1.0)
-            .runbook("StockInvariantViolated")
-            .query(metric("palisade.invariant.violations").now().max_by(["check"])),
+        super::invariant_violations(),
         stat("Outbox pending")
             .description("Outbox events not published yet.")
             .remediation("The broker is down or rejects events: see `GET /readyz` of orders. No event is lost.")

@@ -13,13 +13,7 @@ pub(super) fn dashboard() -> Dashboard {
 
 fn current_status() -> [Panel; 3] {
     [
-        stat("Invariant violations")
-            .description("Invariant violations found by the last audit, by check: `orders`, `reservations` or `stock`. Must be 0.")
-            .remediation("A bug, or a manual change in a database. `GET /invariants` on the admin ports lists the violations.")
-            .unit(unit::COUNT)
-            .limit(1.0)
-            .runbook("StockInvariantViolated")
-            .query(metric("palisade.invariant.violations").now().max_by(["check"])),
+        super::invariant_violations(),
         stat("Products out of stock")
             .description("Products with no available units.")
             .remediation("Buyers get 409 `insufficient_stock`: restock or delist the products.")

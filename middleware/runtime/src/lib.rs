@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod content_negotiation;
 pub mod cursor;
 pub mod database_clock;
 pub mod group_commit;

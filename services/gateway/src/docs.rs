@@ -6,13 +6,16 @@ use axum::{
     extract::{Path, State},
     http::{
         HeaderMap,
-        header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY},
+        header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY},
     },
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use flate2::read::GzDecoder;
-use palisade_middleware::rejection::{Rejection, reasons};
+use palisade_middleware::{
+    content_negotiation::accepts_gzip,
+    rejection::{Rejection, reasons},
+};
 use utoipa_swagger_ui::Config;
 
 /// Content security policy: only the page's own host. `data:` is for the icons in the style sheet.
@@ -71,18 +74,9 @@ pub(crate) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Resul
     Ok((description, [(VARY, "accept-encoding")], bytes).into_response())
 }
 
-/// Returns whether `Accept-Encoding` names gzip, and not with weight 0 (RFC 9110, 12.5.3).
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|coding| {
-        let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
-        let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok());
-        name.trim().eq_ignore_ascii_case("gzip") && weight.is_some_and(|weight| weight > 0.0)
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use axum::http::header::ACCEPT_ENCODING;
     use http_body_util::BodyExt;
 
     use super::*;

@@ -45,23 +45,6 @@ impl DiskError for Error {
     }
 }
 
-/// Implements a role: each call passes through the disk. `unless` names a method whose result, if
-/// there is one, replaces the call.
-macro_rules! simulated_role {
-    ($role:ident {$( $kind:ident $method:ident($($arg:ident: $type:ty),*) -> $result:ty $(, unless $instead:ident)?; )*}) => {
-        #[async_trait]
-        impl $role for SimulatedStore {$(
-            async fn $method(&self, $($arg: $type),*) -> Result<$result, Error> {
-                $(if let Some(result) = self.$instead() {
-                    return Ok(result);
-                })?
-                let store = self.inner.clone();
-                self.disk.call(stringify!($method), Kind::$kind, async move { store.$method($($arg),*).await }).await
-            }
-        )*}
-    };
-}
-
 simulated_role! { ProductStore {
     Write create(id: Uuid, draft: ValidatedProduct, key: Option<IdempotencyKey>, actor: Subject, now: OffsetDateTime) -> CreateOutcome;
     Read find(id: Uuid) -> Option<Product>;
