@@ -94,6 +94,7 @@ async fn schema_rejects_illegal_writes(db: Database) {
     // A terminal status is final for every actor.
     db.back_door.execute("UPDATE orders SET status = 'COMPLETED', version = version + 1").await.unwrap();
     assert!(db.back_door.execute("UPDATE orders SET status = 'CONFIRMED', version = version + 1").await.is_err());
+    assert!(db.back_door.execute("DELETE FROM orders").await.is_err(), "an order is deleted only with its rows");
 }
 
 async fn audit_of_consistent_store_is_empty(db: Database) {
@@ -114,7 +115,7 @@ impl BackDoor {
             }
             Self::Postgres { .. } => {
                 "SET session_replication_role = replica; ALTER TABLE orders DROP CONSTRAINT due_while_unfinished; \
-                 ALTER TABLE orders DROP CONSTRAINT failed_for_a_reason;"
+                 ALTER TABLE orders DROP CONSTRAINT failed_for_a_reason; ALTER TABLE order_history DROP CONSTRAINT legal_move;"
             }
         };
         assert!(self.execute(&format!("{unguarded} {sql}")).await.unwrap() > 0, "{sql}");

@@ -31,7 +31,7 @@ const SELECT_SETTLED: &str = concat!(
 const SELECT_HISTORY: &str =
     concat!("SELECT ", history_columns!(), " FROM order_history WHERE order_id = ANY($1) ORDER BY order_id, version");
 
-/// One statement, so that triggers and foreign keys see the result of all deletions. Skips orders
+/// One statement, so that triggers see the result of all deletions. Skips orders
 /// that another replica deletes.
 const DELETE: &str = concat!(
     "WITH settled AS MATERIALIZED (SELECT id FROM orders WHERE id = ANY($1) AND ",
