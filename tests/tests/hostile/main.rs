@@ -6,6 +6,7 @@
 //! pass it to [`victim::Victim::assert_served_during`].
 #![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
+mod anonymous;
 mod attack;
 mod connections;
 mod greedy_user;
