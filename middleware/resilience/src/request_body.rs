@@ -25,6 +25,7 @@ use crate::{
     caller::CallerKey,
     concurrency_limit::{SharedLimit, SharedPermit},
     context::Context,
+    method_table::Method,
     prefetched_body::{PrefetchedBody, TooLarge},
     rejection::{Rejection, reasons},
     time_limit::TimeLimit,
@@ -36,8 +37,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Receives the body of each request before it calls the service. Placed behind the layers that
 /// need only the head, and before the limits of concurrent work.
 ///
-/// Request streams ([`Method::request_stream`](crate::method_table::Method::request_stream)) and
-/// health checks are passed on at once.
+/// Request streams ([`Method::request_stream`](crate::method_table::Method::request_stream)) are
+/// passed on at once. Requests of infrastructure methods, such as health checks, are counted apart:
+/// slow requests of others must not block them.
 ///
 /// - A body above the maximum is passed on with an error at its end: the handler decides what it
 ///   answers.
@@ -65,14 +67,16 @@ pub struct RequestBodyLayer(Arc<Reception>);
 struct Reception {
     max_bytes: usize,
     timeout: Duration,
-    receiving: Arc<SharedLimit>,
+    /// Requests of methods, and of infrastructure methods.
+    receiving: [Arc<SharedLimit>; 2],
 }
 
 impl RequestBodyLayer {
     /// Receives bodies of at most `max_bytes` within `timeout` or the deadline of the request, and
     /// at most `max_receiving` at once, fairly shared between callers.
     pub fn new(max_bytes: usize, timeout: Duration, max_receiving: usize) -> Self {
-        let receiving = SharedLimit::new("request_body", u32::try_from(max_receiving).unwrap_or(u32::MAX));
+        let limit = |name| SharedLimit::new(name, u32::try_from(max_receiving).unwrap_or(u32::MAX));
+        let receiving = [limit("request_body"), limit("infrastructure_body")];
         Self(Arc::new(Reception { max_bytes, timeout, receiving }))
     }
 }
@@ -107,10 +111,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let passes = request.body().is_end_stream()
-            || Context::of(&request)
-                .and_then(|context| context.method)
-                .is_some_and(|method| method.infrastructure || method.request_stream);
+        let passes = request.body().is_end_stream() || method(&request).is_some_and(|method| method.request_stream);
         let mut request = request.map(PrefetchedBody::new);
         if !passes && declared_length(request.headers()).is_some_and(|length| length > self.reception.max_bytes) {
             request.body_mut().fail(Box::new(TooLarge(self.reception.max_bytes)));
@@ -123,6 +124,10 @@ where
         }
         ResponseFuture { state: State::Running { inner: self.inner.call(request) } }
     }
+}
+
+fn method<B>(request: &Request<B>) -> Option<&'static Method> {
+    Context::of(request).and_then(|context| context.method)
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<usize> {
@@ -168,7 +173,8 @@ where
     }
 
     fn start_wait(&self) -> Result<Wait, Rejection> {
-        let permit = self.reception.receiving.try_acquire(CallerKey::of(&self.request));
+        let infrastructure = method(&self.request).is_some_and(|method| method.infrastructure);
+        let permit = self.reception.receiving[usize::from(infrastructure)].try_acquire(CallerKey::of(&self.request));
         let permit = permit.map_err(|refused| refused.rejection("requests being received", RETRY_AFTER))?;
         let end = Instant::now() + self.reception.timeout;
         let deadline = Context::of(&self.request).and_then(|context| context.deadline).map(TimeLimit::at);

@@ -25,8 +25,11 @@ pub static GRPC_INFRASTRUCTURE: [Method; 5] = [
     Method::grpc("/grpc.health.v1.Health/Check", Access::Public).infrastructure(),
     Method::grpc("/grpc.health.v1.Health/Watch", Access::Public).infrastructure().streaming(),
     Method::grpc("/grpc.health.v1.Health/List", Access::Public).infrastructure(),
-    Method::grpc("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Public).infrastructure().request_stream(),
-    Method::grpc("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Public).infrastructure().request_stream(),
+    Method::grpc("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Public).infrastructure().streaming().request_stream(),
+    Method::grpc("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Public)
+        .infrastructure()
+        .streaming()
+        .request_stream(),
 ];
 
 /// Server limits and timeouts.

@@ -76,6 +76,11 @@ pub struct Removal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrderId(Uuid);
 
+impl OrderId {
+    /// Greatest id.
+    pub(crate) const MAX: Self = Self(Uuid::max());
+}
+
 /// Order line: one product and its quantity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {

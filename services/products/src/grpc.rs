@@ -8,8 +8,9 @@ mod stock;
 use std::{sync::Arc, time::Duration};
 
 use palisade_middleware::{
+    caller::CallerKey,
     clock::Clock,
-    context,
+    context::{self, Context},
     cursor::Cursor,
     method_table::{Access, Method},
     parse,
@@ -105,7 +106,12 @@ impl ProductsService for Products {
         let query = convert::query(&self.cursor, request.into_inner())?;
         let (store, list) = (self.store.clone(), query.clone());
         let list = async move { store.list(list).await };
-        let page = if query.filter().text.is_some() { self.searches.run(list).await? } else { list.await };
+        let page = if query.filter().text.is_some() {
+            let caller = CallerKey::of_context(&context::current().unwrap_or_else(Context::background));
+            self.searches.run(caller, list).await?
+        } else {
+            list.await
+        };
         let page = page.map_err(rejections::from_store_error)?;
         Ok(Response::new(convert::page(&self.cursor, &query, page)))
     }

@@ -107,3 +107,39 @@ async fn greedy_reader_of_streams_leaves_others_their_share() {
     };
     victim.assert_served_during("greedy reader of streams", start).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_searches_are_no_evidence_against_products() {
+    let shop = Shop::separate_with(None, None, |service, command| {
+        if service == "products" {
+            command.envs([("PALISADE_SEARCH__MAX_CONCURRENT", "1"), ("PALISADE_SEARCH__MAX_WAIT_MS", "1")]);
+        }
+    });
+    let victim = Victim::enter(&shop).await;
+    let refused = Arc::new(AtomicUsize::new(0));
+    let start = async || {
+        let mut attack = Attack::default();
+        // More searches than one caller may have, and more than there are permits.
+        for user in 0..8 {
+            let greedy = shop.client(&format!("greedy-{user}"), CUSTOMER);
+            for _ in 0..8 {
+                let (greedy, refused) = (greedy.clone(), refused.clone());
+                attack.spawn(async move {
+                    loop {
+                        let status = greedy.get("/products?q=lamp").attempt().await.map(|answer| answer.status.as_u16());
+                        if matches!(status, Ok(429 | 503)) {
+                            refused.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        }
+        eventually(async || (refused.load(Ordering::Relaxed) > 500).then_some(())).await;
+        attack
+    };
+    victim.assert_served_during("refused searches", start).await;
+    let opened = shop.counted("gateway", "palisade_breaker_transitions_total", &[r#"to="open""#]).await;
+    assert!(opened.abs() < f64::EPSILON, "the breaker opened");
+    let tokens = shop.counted("gateway", "palisade_retry_budget_tokens", &[r#"target="products""#]).await;
+    assert!(tokens > 90.0, "{tokens} of 100 retry tokens are left");
+}

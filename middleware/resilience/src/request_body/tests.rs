@@ -29,6 +29,7 @@ fn request<B>(method: &'static Method, caller: &'static str, body: B) -> Request
 }
 
 static WRITE: Method = Method::http("POST", "/things", Access::Public);
+static HEALTH: Method = Method::grpc("/h.H/Check", Access::Public).infrastructure();
 static UPLOAD: Method = Method::grpc("/a.B/Upload", Access::Public).request_stream();
 
 /// Collects the body; an error becomes its text.
@@ -55,7 +56,7 @@ async fn body_on_its_way_takes_a_receiving_permit_only() {
     let rejected = waiting.await.unwrap_err();
     assert_eq!(rejected.reason(), &reasons::REQUEST_TIMEOUT);
     assert!(!called.load(std::sync::atomic::Ordering::Relaxed));
-    assert!((0..10).all(|_| layer.0.receiving.try_acquire(CallerKey::number(1)).is_ok()));
+    assert!((0..10).all(|_| layer.0.receiving[0].try_acquire(CallerKey::number(1)).is_ok()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,6 +84,18 @@ async fn greedy_caller_leaves_room_for_slow_requests_of_others() {
     // A complete request needs no permit.
     let whole = StreamBody::new(Box::pin(stream::iter([Ok(Frame::data(Bytes::from("abc")))])) as Frames);
     assert_eq!(service.clone().oneshot(request(&WRITE, "greedy", whole)).await.unwrap().body(), "abc");
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_health_checks_are_limited_apart() {
+    let service = RequestBodyLayer::new(MAX, TIMEOUT, 16).layer(tower::service_fn(collect));
+    let open = |method: &'static Method| Box::pin(service.clone().oneshot(request(method, "greedy", unfinished("x"))));
+    let mut writes: Vec<_> = (0..14).map(|_| open(&WRITE)).collect();
+    let mut checks: Vec<_> = (0..14).map(|_| open(&HEALTH)).collect();
+    for one in writes.iter_mut().chain(&mut checks) {
+        assert!(poll!(one).is_pending());
+    }
+    assert_eq!(open(&HEALTH).await.unwrap_err().reason(), &reasons::RATE_LIMITED);
 }
 
 #[tokio::test]

@@ -134,7 +134,7 @@ where
                 this.step.set(Step::Peek { answer: Some(answer) });
                 return Poll::Pending;
             }
-            let outcome = outcome::classify(this.call.protocol(), &mut answer);
+            let outcome = outcome::classify(this.call.protocol(), &mut answer, this.call.target());
             let path = this.kept.as_ref().map_or("", |kept| kept.head.uri.path());
             let pause = this.call.decide(path, outcome, Instant::now).filter(|_| this.kept.is_some());
             let Some(pause) = pause else {

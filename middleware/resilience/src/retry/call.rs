@@ -77,6 +77,10 @@ impl Call {
         }
     }
 
+    pub(super) fn target(&self) -> &'static str {
+        self.policy.target
+    }
+
     pub(super) fn protocol(&self) -> Protocol {
         self.policy.idempotency.protocol()
     }
@@ -120,6 +124,7 @@ impl Call {
                 | Outcome::ConnectBackoff
                 | Outcome::ConnectionLost
                 | Outcome::Failed(_)
+                | Outcome::Excused(_)
                 | Outcome::CallerTimeout
                 | Outcome::NonRetryable
         );
@@ -155,6 +160,8 @@ impl Call {
             }
             Outcome::ConnectionLost => self.schedule_retry(Retry::Unspecified, self.no_retry_reason, Budget::try_retry, now),
             Outcome::Failed(advice) => self.schedule_retry(advice, self.no_retry_reason, Budget::try_retry, now),
+            // Costs no token either: one caller over its quota must not stop the retries of others.
+            Outcome::Excused(advice) => self.plan_retry(advice, self.no_retry_reason, Budget::try_retry, now),
         };
         match next {
             Ok((pause, in_flight)) => {
@@ -176,6 +183,7 @@ impl Call {
         (Duration::ZERO, self.policy.budget.transparent_retry())
     }
 
+    /// Spends a token for the failure, then plans the retry.
     fn schedule_retry(
         &mut self,
         advice: Retry,
@@ -183,8 +191,18 @@ impl Call {
         acquire: fn(&Arc<Budget>) -> Result<InFlight, Exhausted>,
         now: fn() -> Instant,
     ) -> Result<(Duration, InFlight), RetryDenied> {
+        self.policy.budget.spend();
+        self.plan_retry(advice, barrier, acquire, now)
+    }
+
+    fn plan_retry(
+        &mut self,
+        advice: Retry,
+        barrier: Option<RetryDenied>,
+        acquire: fn(&Arc<Budget>) -> Result<InFlight, Exhausted>,
+        now: fn() -> Instant,
+    ) -> Result<(Duration, InFlight), RetryDenied> {
         let Policy { config, budget, .. } = &*self.policy;
-        budget.spend();
         if let Some(barrier) = barrier {
             return Err(barrier);
         }

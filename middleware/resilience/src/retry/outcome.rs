@@ -38,6 +38,9 @@ pub(super) enum Outcome {
     ConnectionLost,
     /// Failed, and the server may have acted on the request.
     Failed(Retry),
+    /// No evidence against the target: the caller used up its quota, or something behind the target
+    /// failed.
+    Excused(Retry),
     /// Timed out after a time that the caller chose, which says nothing about the target.
     CallerTimeout,
     /// Failed, and would fail again.
@@ -54,7 +57,7 @@ pub(super) fn poll_read_ahead<R: Body + Unpin>(answer: &mut Answer<R>, cx: &mut 
     }
 }
 
-pub(super) fn classify<R: Body>(protocol: Protocol, answer: &mut Answer<R>) -> Outcome {
+pub(super) fn classify<R: Body>(protocol: Protocol, answer: &mut Answer<R>, target: &str) -> Outcome {
     let response = match answer {
         Err(rejection) => return classify_rejection(rejection),
         Ok(response) if protocol == Protocol::Http => return classify_http_status(response.status(), pushback_of_http(response)),
@@ -69,7 +72,14 @@ pub(super) fn classify<R: Body>(protocol: Protocol, answer: &mut Answer<R>) -> O
         Some(Code::DeadlineExceeded) if mark.is_some_and(|mark| mark.applies(Instant::now()).is_some()) => Outcome::CallerTimeout,
         // Headers of a successful response are not searched for a pushback.
         Some(Code::Ok) => Outcome::Completed,
-        Some(code) => classify_code(code, pushback(status)),
+        Some(code) => {
+            let outcome = classify_code(code, pushback(status));
+            let origin = status.get(FAILURE_ORIGIN_HEADER);
+            match outcome {
+                Outcome::Failed(advice) if origin.is_some_and(|origin| origin.as_bytes() != target.as_bytes()) => Outcome::Excused(advice),
+                outcome => outcome,
+            }
+        }
         None if response.status() != StatusCode::OK => classify_http_status(response.status(), pushback_of_head(response)),
         None if response.body().has_ended() => Outcome::NonRetryable,
         // The status is still to come, too late for a retry.
@@ -81,7 +91,8 @@ fn classify_code(code: Code, advice: Retry) -> Outcome {
     match (code, advice) {
         // A quota is used up: retry only if the server says when.
         (Code::ResourceExhausted, Retry::Unspecified) => Outcome::NonRetryable,
-        (Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted, advice) => Outcome::Failed(advice),
+        (Code::ResourceExhausted, advice) => Outcome::Excused(advice),
+        (Code::Unavailable | Code::DeadlineExceeded, advice) => Outcome::Failed(advice),
         (Code::Unknown | Code::Internal | Code::DataLoss, Retry::Never) => Outcome::Failed(Retry::Never),
         (Code::Unknown | Code::Internal | Code::DataLoss | Code::Cancelled, _) => Outcome::NonRetryable,
         _ => Outcome::Completed,
@@ -107,11 +118,10 @@ fn classify_rejection(rejection: &Rejection) -> Outcome {
 fn classify_http_status(status: StatusCode, advice: Retry) -> Outcome {
     match status {
         StatusCode::TOO_MANY_REQUESTS if advice == Retry::Unspecified => Outcome::NonRetryable,
-        StatusCode::REQUEST_TIMEOUT
-        | StatusCode::TOO_MANY_REQUESTS
-        | StatusCode::BAD_GATEWAY
-        | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => Outcome::Failed(advice),
+        StatusCode::TOO_MANY_REQUESTS => Outcome::Excused(advice),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            Outcome::Failed(advice)
+        }
         status if status.is_server_error() => Outcome::NonRetryable,
         _ => Outcome::Completed,
     }

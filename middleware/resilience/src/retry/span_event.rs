@@ -38,7 +38,7 @@ impl Outcome {
             Self::NeverSent => "unsent",
             Self::ConnectBackoff => "not_tried",
             Self::ConnectionLost => "lost",
-            Self::Failed(_) => "failed",
+            Self::Failed(_) | Self::Excused(_) => "failed",
             Self::CallerTimeout => "caller_timeout",
             Self::NonRetryable => "final",
         }

@@ -8,14 +8,19 @@ use std::time::Duration;
 
 use palisade_middleware::auth::Subject;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
-use super::{database::Error, instrumented::instrumented_role};
+use super::{
+    database::{Error, corrupt},
+    instrumented::instrumented_role,
+};
 use crate::order::OrderId;
 
 instrumented_role! {
     /// Queue of the completed orders to fulfil.
     pub trait FulfilmentQueue {
-        /// Claims up to `limit` due fulfilments, longest due first, for `lease`.
+        /// Claims up to `limit` due fulfilments, longest due first, for `lease`. Puts unreadable
+        /// orders into quarantine.
         async fn claim_fulfilments(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<DueFulfilment>, Error>
             = call("claim_due", "fulfilments");
 
@@ -37,4 +42,14 @@ pub struct DueFulfilment {
     pub user_id: Subject,
     /// Number of claims, including this one.
     pub attempts: u32,
+}
+
+/// Row of a claim: the order, its owner, and the number of claims.
+pub(super) type ClaimedRow = (Uuid, String, i64);
+
+impl DueFulfilment {
+    pub(super) fn decode((id, user_id, attempts): ClaimedRow) -> Result<Self, Error> {
+        let user_id = Subject::parse(&user_id).map_err(corrupt)?;
+        Ok(Self { order_id: id.into(), user_id, attempts: attempts.try_into().map_err(corrupt)? })
+    }
 }

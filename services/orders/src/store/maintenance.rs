@@ -329,9 +329,10 @@ impl Stats {
     }
 }
 
-/// Parses the rows of [`COUNTS`].
+/// Parses the rows of [`COUNTS`]. Leaves out unknown statuses, whose orders are unreadable.
 pub(super) fn counts(rows: Vec<(String, i64)>) -> Result<Vec<(Status, u64)>, Error> {
-    rows.into_iter().map(|(status, orders)| Ok((status.parse().map_err(corrupt)?, u64::try_from(orders).map_err(corrupt)?))).collect()
+    let known = rows.into_iter().filter_map(|(status, orders)| Some((status.parse().ok()?, orders)));
+    known.map(|(status, orders)| Ok((status, u64::try_from(orders).map_err(corrupt)?))).collect()
 }
 
 /// Converts the ids of violating orders to findings.

@@ -1,6 +1,6 @@
 //! Order queries: keyset pagination, and the state of an order at each of its statuses.
 
-use time::OffsetDateTime;
+use time::{OffsetDateTime, macros::datetime};
 use uuid::Uuid;
 
 use super::{
@@ -60,6 +60,11 @@ pub struct Position {
     pub id: OrderId,
 }
 
+impl Position {
+    /// Position before all orders with a readable time.
+    const NEWEST: Self = Self { created_at: datetime!(9999-12-31 23:59:59.999 UTC), id: OrderId::MAX };
+}
+
 impl List {
     /// Returns the product whose lines the list walks instead of an index of the orders. A user, or
     /// a status of unfinished orders, selects fewer orders than a product does.
@@ -115,10 +120,12 @@ impl Page {
     /// Builds a page from up to `limit` + 1 rows. The extra row shows that another page follows.
     /// Leaves out unreadable orders; `positions` are those of all rows, as far as they are
     /// readable.
-    pub(super) fn from_lookahead(rows: Vec<Result<Order, Error>>, positions: &[Option<Position>], limit: u32) -> Self {
-        let limit = limit as usize;
+    pub(super) fn from_lookahead(rows: Vec<Result<Order, Error>>, positions: &[Option<Position>], list: &List) -> Self {
+        let limit = list.limit as usize;
         let has_more = rows.len() > limit;
         let last = positions.iter().take(limit).flatten().next_back().copied();
+        // A first page of unreadable times only: they lie in the far future, before all others.
+        let last = last.or_else(|| list.after.is_none().then_some(Position::NEWEST));
         let orders = rows.into_iter().take(limit).filter_map(|row| row.inspect_err(|error| UNREADABLE.record("orders", error)).ok());
         Self { orders: orders.collect(), next: last.filter(|_| has_more) }
     }

@@ -64,8 +64,8 @@ instrumented_role! {
         /// Returns up to `limit` orders in quarantine, oldest first.
         async fn quarantined(&self, limit: u32) -> Result<Vec<QuarantinedOrder>, Error> = call("quarantined", "quarantined_orders");
 
-        /// Makes an unfinished order due now, and releases it from quarantine. Returns `false` if
-        /// the order does not exist or is finished.
+        /// Makes an unfinished or unfulfilled order due now, and releases it from quarantine.
+        /// Returns `false` if the order does not exist or is finished.
         async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> = call("retry_now", "orders");
     }
 }

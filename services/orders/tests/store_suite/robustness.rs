@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use palisade_orders::store::{List, SagaQueue, SqliteStore};
+use palisade_orders::{
+    order::{OrderId, Status},
+    store::{List, SagaQueue, SqliteStore},
+};
 
-use crate::database::{BackDoor, Database, LEASE, NOW, create};
+use crate::database::{BackDoor, Database, LEASE, NOW, admin, any, create};
 
 crate::on_both![
     unreadable_order_does_not_block_the_others,
     repaired_order_leaves_quarantine,
     unreadable_event_is_dead_lettered,
     list_leaves_out_unreadable_orders,
+    unreadable_times_hide_no_order,
+    unreadable_fulfilment_does_not_block_the_others,
     lease_of_a_running_saga_is_extended,
     newer_schema_is_tolerated,
     expired_keys_are_deleted_in_batches,
@@ -110,6 +115,67 @@ async fn list_leaves_out_unreadable_orders(db: Database) {
     }
     listed.reverse();
     assert_eq!(listed, ids);
+}
+
+/// Changes order `id` past the guards of the schema.
+async fn force(db: &Database, id: OrderId, change: &str) {
+    let (guards, id) = match db.back_door {
+        BackDoor::Sqlite { .. } => {
+            ("DROP TRIGGER IF EXISTS guard_order; DROP TRIGGER IF EXISTS guard_owner;", format!("x'{}'", id.as_uuid().simple()))
+        }
+        BackDoor::Postgres { .. } => ("ALTER TABLE orders DISABLE TRIGGER USER;", format!("'{id}'")),
+    };
+    db.back_door.execute(&format!("{guards} UPDATE orders SET {change} WHERE id = {id}")).await.unwrap();
+}
+
+async fn unreadable_times_hide_no_order(db: Database) {
+    let far = if matches!(db.back_door, BackDoor::Sqlite { .. }) { "9223372036854775807" } else { "'infinity'" };
+    let complete = async || {
+        let id = db.confirm(&db.accept("alice", NOW).await, NOW).await.saga.order.id;
+        db.store.set_status(id, Status::Completed, admin(), any(), NOW).await.unwrap();
+        id
+    };
+    let good = complete().await;
+    for column in ["created_at", "created_at", "deleted_at"] {
+        let bad = complete().await;
+        force(&db, bad, &format!("{column} = {far}")).await;
+        assert!(db.store.find(bad).await.is_err(), "{column}");
+    }
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let page = db.store.list(List { user_id: Some("alice".into()), limit: 1, after, ..List::default() }).await.unwrap();
+        listed.extend(page.orders.iter().map(|order| order.id));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(listed, [good]);
+    db.back_door.execute("DELETE FROM fulfilments").await.unwrap();
+    let settled = db.store.settled_orders(Status::Completed, NOW + LEASE, None, 10).await.unwrap();
+    assert_eq!(settled.orders.iter().map(|order| order.order.id).collect::<Vec<_>>(), [good]);
+}
+
+async fn unreadable_fulfilment_does_not_block_the_others(db: Database) {
+    let complete = async |user: &'static str| {
+        let id = db.confirm(&db.accept(user, NOW).await, NOW).await.saga.order.id;
+        db.store.set_status(id, Status::Completed, admin(), any(), NOW).await.unwrap();
+        id
+    };
+    let (bad, good) = (complete("poison").await, complete("alice").await);
+    let owner = if matches!(db.back_door, BackDoor::Sqlite { .. }) { "'a' || char(10)" } else { "'a' || chr(10)" };
+    force(&db, bad, &format!("user_id = {owner}")).await;
+    db.back_door.execute("UPDATE fulfilments SET attempts = 9223372036854775807").await.unwrap();
+    let claim = async |at| {
+        let due = db.store.claim_fulfilments(at, LEASE, 10).await.unwrap();
+        due.into_iter().map(|due| (due.order_id, due.attempts)).collect::<Vec<_>>()
+    };
+    assert_eq!(claim(NOW).await, [(good, u32::MAX)]);
+    assert_eq!(db.store.quarantined(10).await.unwrap()[0].order_id, bad);
+    assert_eq!(claim(NOW + LEASE).await, [(good, u32::MAX)], "the unreadable one is not claimed again");
+    force(&db, bad, "user_id = 'poison'").await;
+    assert!(db.store.retry_now(bad, NOW).await.unwrap());
+    assert_eq!(claim(NOW).await, [(bad, 1)]);
 }
 
 async fn lease_of_a_running_saga_is_extended(db: Database) {

@@ -2,6 +2,13 @@
 
 use super::*;
 
+/// Names the service whose failure the response reports.
+fn from(answer: Answer, origin: &'static str) -> Answer {
+    let mut answer = answer?;
+    answer.headers_mut().insert(FAILURE_ORIGIN_HEADER, HeaderValue::from_static(origin));
+    Ok(answer)
+}
+
 #[tokio::test(start_paused = true)]
 async fn tokens_follow_server_health() {
     for (answer, tokens) in [
@@ -11,6 +18,9 @@ async fn tokens_follow_server_health() {
         (|_| status(Code::ResourceExhausted), 50.0),
         (|_| http(500, None), 50.0),
         (|_| Err(Rejection::new(&reasons::OVERLOADED, "")), 50.0),
+        (|_| pushback(Code::ResourceExhausted, "5"), 50.0),
+        (|_| from(status(Code::Unavailable), "search"), 50.0),
+        (|_| from(status(Code::Unavailable), "products"), 49.0),
         (|_| status(Code::Unavailable), 49.0),
         (|_| pushback(Code::Internal, "-1"), 49.0),
     ] {

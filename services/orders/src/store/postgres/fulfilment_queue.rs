@@ -3,25 +3,29 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use palisade_middleware::{auth::Subject, clock};
+use palisade_middleware::clock;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::PostgresStore;
 use crate::{
     order::OrderId,
     store::{
-        database::{Error, corrupt},
-        fulfilment_queue::{DueFulfilment, FulfilmentQueue},
+        database::Error,
+        fulfilment_queue::{ClaimedRow, DueFulfilment, FulfilmentQueue},
     },
 };
 
 /// SKIP LOCKED: replicas that claim concurrently skip each other's rows instead of waiting for
 /// them.
 const CLAIM: &str = "
-    WITH due AS MATERIALIZED (SELECT order_id FROM fulfilments WHERE due_at <= $1 ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED),
+    WITH due AS MATERIALIZED (
+             SELECT order_id FROM fulfilments
+             WHERE due_at <= $1 AND NOT EXISTS (SELECT FROM quarantined_orders q WHERE q.order_id = fulfilments.order_id)
+             ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED
+         ),
          claimed AS (
-             UPDATE fulfilments SET due_at = $2, attempts = attempts + 1 FROM due WHERE fulfilments.order_id = due.order_id
+             UPDATE fulfilments SET due_at = $2, attempts = LEAST(attempts, 4294967294) + 1 FROM due
+             WHERE fulfilments.order_id = due.order_id
              RETURNING fulfilments.order_id, attempts
          )
     SELECT order_id, user_id, claimed.attempts FROM claimed JOIN orders ON orders.id = order_id";
@@ -29,16 +33,20 @@ const CLAIM: &str = "
 #[async_trait]
 impl FulfilmentQueue for PostgresStore {
     async fn claim_fulfilments(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<DueFulfilment>, Error> {
-        self.with_retries(|| async {
+        let claim = || async {
             let claim = sqlx::query_as(CLAIM).bind(now).bind(clock::after(now, lease)).bind(i64::from(limit));
-            let rows: Vec<(Uuid, String, i64)> = claim.fetch_all(&mut *self.pool.acquire().await?).await?;
-            let due = |(id, user_id, attempts): (Uuid, String, i64)| {
-                let user_id = Subject::parse(&user_id).map_err(corrupt)?;
-                Ok(DueFulfilment { order_id: id.into(), user_id, attempts: attempts.try_into().map_err(corrupt)? })
-            };
-            rows.into_iter().map(due).collect()
-        })
-        .await
+            Ok(claim.fetch_all(&mut *self.pool.acquire().await?).await?)
+        };
+        let rows: Vec<ClaimedRow> = self.with_retries(claim).await?;
+        let mut due = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = row.0;
+            match DueFulfilment::decode(row) {
+                Ok(fulfilment) => due.push(fulfilment),
+                Err(error) => self.quarantine(id, &error, now).await?,
+            }
+        }
+        Ok(due)
     }
 
     async fn fulfilment_done(&self, id: OrderId) -> Result<(), Error> {

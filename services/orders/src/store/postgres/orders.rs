@@ -123,7 +123,7 @@ impl OrderStore for PostgresStore {
     async fn list(&self, list: List) -> Result<Page, Error> {
         let rows = list::select(&list).build().fetch_all(&mut *self.pool.acquire().await?).await?;
         let positions: Vec<_> = rows.iter().map(row::position).collect();
-        Ok(Page::from_lookahead(rows.iter().map(row::order).collect(), &positions, list.limit))
+        Ok(Page::from_lookahead(rows.iter().map(row::order).collect(), &positions, &list))
     }
 
     async fn history_after(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {

@@ -111,7 +111,7 @@ pub(super) fn order(row: &PgRow) -> Result<Order, Error> {
 }
 
 fn removal(row: &PgRow) -> Result<Option<Removal>, Error> {
-    let Some(at) = row.try_get("deleted_at")? else { return Ok(None) };
+    let Some(Timestamp(at)) = row.try_get("deleted_at")? else { return Ok(None) };
     let by: Option<&str> = row.try_get("deleted_by")?;
     Ok(Some(Removal { at, by: by.map(Subject::parse).transpose().map_err(corrupt)?, service: row.try_get("deleted_by_service")? }))
 }

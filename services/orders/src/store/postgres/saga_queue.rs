@@ -87,7 +87,7 @@ impl PostgresStore {
         Ok(claimed)
     }
 
-    async fn quarantine(&self, id: Uuid, error: &Error, now: OffsetDateTime) -> Result<(), Error> {
+    pub(super) async fn quarantine(&self, id: Uuid, error: &Error, now: OffsetDateTime) -> Result<(), Error> {
         tracing::error!(order_id = %id, error = error as &dyn std::error::Error, "unreadable order put into quarantine");
         sqlx::query("INSERT INTO quarantined_orders (order_id, reason, since) VALUES ($1, $2, $3) ON CONFLICT (order_id) DO NOTHING")
             .bind(id)

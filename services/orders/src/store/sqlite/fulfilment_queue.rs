@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use palisade_middleware::{auth::Subject, clock};
+use palisade_middleware::clock;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
-use super::{SqliteStore, row::to_ms};
+use super::{SqliteStore, row::to_ms, saga_queue::quarantine};
 use crate::{
     order::OrderId,
     store::{
-        database::{Error, corrupt},
-        fulfilment_queue::{DueFulfilment, FulfilmentQueue},
+        database::Error,
+        fulfilment_queue::{ClaimedRow, DueFulfilment, FulfilmentQueue},
     },
 };
 
@@ -20,17 +19,26 @@ use crate::{
 impl FulfilmentQueue for SqliteStore {
     async fn claim_fulfilments(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<DueFulfilment>, Error> {
         let claim = sqlx::query_as(
-            "UPDATE fulfilments SET due_at = $2, attempts = attempts + 1
-             WHERE order_id IN (SELECT order_id FROM fulfilments WHERE due_at <= $1 ORDER BY due_at LIMIT $3)
+            "UPDATE fulfilments SET due_at = $2, attempts = MIN(attempts, 4294967294) + 1
+             WHERE order_id IN (
+                 SELECT order_id FROM fulfilments
+                 WHERE due_at <= $1 AND order_id NOT IN (SELECT order_id FROM quarantined_orders)
+                 ORDER BY due_at LIMIT $3
+             )
              RETURNING order_id, (SELECT user_id FROM orders WHERE id = order_id), attempts",
         );
         let claim = claim.bind(to_ms(now)).bind(to_ms(clock::after(now, lease))).bind(limit);
-        let rows: Vec<(Uuid, String, i64)> = claim.fetch_all(&mut *self.writer.acquire().await?).await?;
-        let due = |(id, user_id, attempts): (Uuid, String, i64)| {
-            let user_id = Subject::parse(&user_id).map_err(corrupt)?;
-            Ok(DueFulfilment { order_id: id.into(), user_id, attempts: attempts.try_into().map_err(corrupt)? })
-        };
-        rows.into_iter().map(due).collect()
+        let mut db = self.writer.acquire().await?;
+        let rows: Vec<ClaimedRow> = claim.fetch_all(&mut *db).await?;
+        let mut due = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = row.0;
+            match DueFulfilment::decode(row) {
+                Ok(fulfilment) => due.push(fulfilment),
+                Err(error) => quarantine(&mut db, id, &error, now).await?,
+            }
+        }
+        Ok(due)
     }
 
     async fn fulfilment_done(&self, id: OrderId) -> Result<(), Error> {

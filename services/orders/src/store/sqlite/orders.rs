@@ -98,7 +98,7 @@ impl OrderStore for SqliteStore {
     async fn list(&self, list: List) -> Result<Page, Error> {
         let rows = list::select(&list).build().fetch_all(&mut *self.readers.acquire().await?).await?;
         let orders = row::orders(&rows)?.into_iter().map(|(_, order)| order).collect();
-        Ok(Page::from_lookahead(orders, &row::positions(&rows)?, list.limit))
+        Ok(Page::from_lookahead(orders, &row::positions(&rows)?, &list))
     }
 
     async fn history_after(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {

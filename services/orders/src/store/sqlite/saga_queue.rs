@@ -168,7 +168,7 @@ async fn claim(
     Ok(claimed)
 }
 
-async fn quarantine(db: &mut SqliteConnection, id: Uuid, error: &Error, now: OffsetDateTime) -> Result<(), Error> {
+pub(super) async fn quarantine(db: &mut SqliteConnection, id: Uuid, error: &Error, now: OffsetDateTime) -> Result<(), Error> {
     tracing::error!(order_id = %id, error = error as &dyn std::error::Error, "unreadable order put into quarantine");
     sqlx::query("INSERT OR IGNORE INTO quarantined_orders (order_id, reason, since) VALUES ($1, $2, $3)")
         .bind(id)
