@@ -45,16 +45,16 @@ impl ProbeRound {
         }
     }
 
-    /// Fails the probes that have timed out; returns whether there were any.
-    pub(super) fn expire(&mut self, now: Instant, config: &Config) -> bool {
+    /// Fails the probes that have timed out; returns when, if there were any.
+    pub(super) fn expire(&mut self, now: Instant, config: &Config) -> Option<Instant> {
         if now < self.expires_at {
-            return false;
+            return None;
         }
-        self.expires_at = now + timeout(config);
+        let expired_at = std::mem::replace(&mut self.expires_at, now + timeout(config));
         let lost = self.admitted.saturating_sub(self.finished.total);
         self.finished.total += lost;
         self.finished.failed += lost;
-        lost > 0
+        (lost > 0).then_some(expired_at)
     }
 
     /// Returns whether the target has recovered; `None` while outstanding probes can change the

@@ -103,12 +103,12 @@ impl StateMachine {
     /// Makes the transitions that depend on time alone: an open breaker becomes half-open at the
     /// end of its open time, and probes time out.
     pub fn advance(&mut self, now: Instant) {
+        self.expire_probes(now);
         if let Phase::Open { until } = self.phase
             && now >= until
         {
             self.transition_to(Phase::HalfOpen(ProbeRound::new(now, &self.config)), Cause::OpenTimeout, now);
         }
-        self.expire_probes(now);
     }
 
     /// Admits a call and returns its epoch, or rejects it.
@@ -184,13 +184,14 @@ impl StateMachine {
         }
     }
 
-    /// Fails the probes that timed out, and ignores their late results by a new epoch.
+    /// Fails the probes that timed out, and ignores their late results by a new epoch. The open time
+    /// begins when they timed out, not with the call that notices it.
     fn expire_probes(&mut self, now: Instant) {
         if let Phase::HalfOpen(round) = &mut self.phase
-            && round.expire(now, &self.config)
+            && let Some(expired_at) = round.expire(now, &self.config)
         {
             self.epoch += 1;
-            self.try_finish_round(Cause::HalfOpenTimeout, None, now);
+            self.try_finish_round(Cause::HalfOpenTimeout, None, expired_at);
         }
     }
 

@@ -112,6 +112,16 @@ fn probes_without_response_fail() {
 }
 
 #[test]
+fn open_time_begins_when_probes_time_out() {
+    let mut bench = half_open(1, &Config { half_open_timeout_ms: 1_000, ..time(10, 1) });
+    let lost = bench.admit();
+    // No call for longer than the timeout of the probe and the next open time together.
+    bench.advance(3_600_000);
+    assert_eq!(bench.play("S"), State::Closed);
+    assert!(!bench.settle(lost, 'F'));
+}
+
+#[test]
 fn timed_out_probe_does_not_end_the_round() {
     let mut bench = half_open(5, &Config { half_open_timeout_ms: 10_000, ..time(10, 1) });
     let lost = bench.admit();
