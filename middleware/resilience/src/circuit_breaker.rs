@@ -128,7 +128,12 @@ where
         let CircuitBreakerLayer { protocol, breaker } = &self.layer;
         let progress = match breaker.acquire(Instant::now(), deadline) {
             Ok(permit) => Progress::Running { inner: OutcomeFuture::new(*protocol, self.inner.call(request), permit, kind) },
-            Err(refused) => Progress::Refused { rejection: Some(rejection_of(breaker.name(), refused)) },
+            Err(refused) => {
+                if crate::planted!("rejections extend the open time") {
+                    breaker.handle().open_for(refused.retry_after.unwrap_or_default() * 2);
+                }
+                Progress::Refused { rejection: Some(rejection_of(breaker.name(), refused)) }
+            }
         };
         ResponseFuture { progress }
     }

@@ -111,6 +111,9 @@ where
         let state = match self.limit.try_acquire(&request) {
             Ok(permit) => {
                 let ends_with_head = self.limit.ends_with_head(&request);
+                if crate::planted!("permit leaked") {
+                    std::mem::forget(self.limit.try_acquire(&request));
+                }
                 State::Running { inner: self.inner.call(request), permit, ends_with_head }
             }
             Err(rejection) => State::Rejected { rejection: Some(rejection) },

@@ -67,7 +67,7 @@ impl FairShare {
         let own = self.callers.get(&caller).copied().unwrap_or(0);
         let callers = self.callers.len() + usize::from(own == 0);
         let below_share = is_below_share(own, limit, callers);
-        let available = if below_share { limit } else { limit - reserve(limit) };
+        let available = if below_share || crate::planted!("no fair share") { limit } else { limit - reserve(limit) };
         if self.in_use >= available {
             let takes_too_much = self.in_use < limit || own * callers > limit;
             return Err(if takes_too_much { NoPermit::AboveShare } else { NoPermit::Full });

@@ -116,6 +116,7 @@ fn classify_code(code: Code, headers: &HeaderMap, target: &str) -> Classificatio
         }
         Code::Unavailable | Code::Unknown | Code::Internal | Code::DataLoss => CallOutcome::Failure.into(),
         Code::DeadlineExceeded => Classification::TimedOut,
+        Code::NotFound if crate::planted!("client errors taken for failures") => CallOutcome::Failure.into(),
         Code::ResourceExhausted => CallOutcome::Throttled.into(),
         Code::Cancelled => CallOutcome::Cancelled.into(),
         // The server works, even if it rejects the request.

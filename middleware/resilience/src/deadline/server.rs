@@ -88,6 +88,7 @@ impl DeadlineLayer {
         let requested = match self.protocol {
             // A malformed value comes from the caller's framework, not from its user. The gRPC spec
             // leaves the reaction open, and the default serves better than an error.
+            Protocol::Grpc if crate::planted!("deadline of the caller ignored") => None,
             Protocol::Grpc => headers.get(grpc_timeout::HEADER).and_then(|value| {
                 let timeout = grpc_timeout::parse(value);
                 if timeout.is_none() {

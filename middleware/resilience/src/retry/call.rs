@@ -55,7 +55,7 @@ impl Call {
         let back_off = BackOff::new(Duration::from_millis(config.base_ms), Duration::from_millis(config.max_ms), jitter::random_unit);
         let barrier = if !kept {
             Some(RetryDenied::Committed)
-        } else if context::with_current(|context| context.previous_attempts > 0) == Some(true) {
+        } else if context::with_current(|context| context.previous_attempts > 0) == Some(true) && !crate::planted!("retries multiply") {
             Some(RetryDenied::CallerRetries)
         } else if !policy.idempotency.allows(request) {
             Some(RetryDenied::NotIdempotent)
@@ -209,6 +209,7 @@ impl Call {
         if self.attempt >= config.attempts() {
             return Err(RetryDenied::Attempts);
         }
+        let advice = if crate::planted!("pushback ignored") { Retry::Unspecified } else { advice };
         let pause = self.back_off.next(advice).ok_or(RetryDenied::Pushback)?;
         // Returning the real error now is better than a timeout later.
         let in_time = |limit: TimeLimit| now() + pause + Duration::from_millis(config.min_attempt_ms) < limit.at();

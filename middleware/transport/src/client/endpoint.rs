@@ -135,6 +135,9 @@ pub(super) fn from_reqwest(error: reqwest::Error) -> TransportError {
 /// stream refused by the server, or above the last stream ID of its GOAWAY (RFC 9113, sections 8.7
 /// and 6.8).
 fn is_never_sent(cause: &(dyn StdError + 'static)) -> bool {
+    if palisade_resilience::planted!("unsent request taken for a sent one") {
+        return false;
+    }
     if let Some(error) = cause.downcast_ref::<h2::Error>() {
         let graceful = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
         return graceful || error.reason() == Some(h2::Reason::REFUSED_STREAM);

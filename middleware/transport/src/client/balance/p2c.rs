@@ -49,6 +49,7 @@ pub(super) fn pick<'a>(nodes: &'a [Arc<BalancedEndpoint>], rng: &Rng, context: P
         }
     }
     let is_usable = |node: &&Arc<BalancedEndpoint>| node.is_usable(now);
+    let previous = if palisade_resilience::planted!("same endpoint tried again") { &[] } else { previous };
     let is_untried = |node: &&Arc<BalancedEndpoint>| is_usable(node) && !previous.iter().any(|tried| Arc::ptr_eq(tried, node));
     let pair = if is_untried(&sampled.0) && is_untried(&sampled.1) {
         Some(sampled)
@@ -70,7 +71,7 @@ pub(super) fn pick<'a>(nodes: &'a [Arc<BalancedEndpoint>], rng: &Rng, context: P
 
 /// Sorts by cost. Equal costs keep their order, which is random.
 fn by_cost<'a>((first, second): (&'a Arc<BalancedEndpoint>, &'a Arc<BalancedEndpoint>), now: Instant) -> [&'a Arc<BalancedEndpoint>; 2] {
-    if second.cost(now) < first.cost(now) { [second, first] } else { [first, second] }
+    if second.cost(now) < first.cost(now) && !palisade_resilience::planted!("load ignored") { [second, first] } else { [first, second] }
 }
 
 /// Samples two different candidates, or the only one twice.
