@@ -135,6 +135,11 @@ planted-faults: ## Prove that the simulation finds every planted fault within 1,
 	cargo build --locked --workspace --bin simulate
 	target/debug/simulate --planted-faults
 
+.PHONY: scenarios
+scenarios: ## Run the resilience scenarios with all stacks, and write docs/scenarios.md: make scenarios, or make scenarios ONLY=retry/ (no page)
+	cargo build --locked --workspace --bin scenarios
+	target/debug/scenarios $(if $(ONLY),--only $(ONLY) --all,--write)
+
 .PHONY: performance
 performance: ## Measure CPU time, memory and start-up time, and write docs/performance.md (30 minutes; needs `apt-get install wrk strace`)
 	# Only the required binaries, because linking each takes minutes.
