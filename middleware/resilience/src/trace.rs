@@ -40,6 +40,9 @@ pub use self::{
 #[cfg(feature = "opentelemetry")]
 pub const TRACE_ID_HEADER: http::HeaderName = http::HeaderName::from_static("x-trace-id");
 
+/// Attribute of the SERVER span of a stream, which lasts as long as its reader.
+pub const STREAM: &str = "app.stream";
+
 /// Returns whether a span started now would be recorded.
 pub fn is_recorded() -> bool {
     #[cfg(feature = "opentelemetry")]

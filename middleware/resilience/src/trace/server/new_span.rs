@@ -64,6 +64,7 @@ impl Head {
 
     pub(super) fn start_span(&self) -> Span {
         let Self { method, verb, peer, .. } = *self;
+        let stream = method.and_then(|method| method.streaming.then_some(true));
         let request_id = self.request_id.as_deref().unwrap_or_default();
         let authority = self.authority.as_deref().and_then(|authority| Authority::try_from(authority).ok());
         let server_address = authority.as_ref().map(|authority| authority.host().trim_matches(['[', ']']));
@@ -83,6 +84,7 @@ impl Head {
                 server.port = server_port,
                 network.peer.address = peer.map(field::display),
                 app.request_id = request_id,
+                app.stream = stream,
                 app.deadline_ms = Empty,
                 app.refused_by = Empty,
                 app.problem.code = Empty,
@@ -109,6 +111,7 @@ impl Head {
                     user_agent.original = self.user_agent.as_deref(),
                     network.protocol.version = version(self.version),
                     app.request_id = request_id,
+                    app.stream = stream,
                     app.deadline_ms = Empty,
                     app.refused_by = Empty,
                     app.problem.code = Empty,

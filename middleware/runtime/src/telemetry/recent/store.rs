@@ -1,9 +1,8 @@
 //! Bounded store of traces. Pure: the caller locks it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
 use opentelemetry::{
@@ -11,12 +10,14 @@ use opentelemetry::{
     trace::{Event, Link, SpanContext, SpanKind, Status, TraceState},
 };
 use opentelemetry_sdk::trace::SpanData;
-use palisade_resilience::trace::tail_sampling::SLOW;
+use palisade_resilience::trace::{STREAM, tail_sampling::SLOW};
 
 use super::view::{LogRecord, TraceSummary};
 
 /// Bytes of a span beside its attributes and events.
 const SPAN_BYTES: usize = 512;
+/// Ids of traces evicted before their end that are remembered.
+const MAX_ABANDONED: usize = 1_024;
 
 /// Bounds of the store.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +45,8 @@ enum Class {
     Ordinary,
     /// The root span has not ended.
     Open,
-    /// A service failed, a call was retried, or the response was slow.
+    /// A service failed, a call was retried, or the response was slow. A stream is not slow: it
+    /// lasts as long as its reader.
     Notable,
 }
 
@@ -78,8 +80,9 @@ impl FinishedSpan {
         self.data.span_kind != SpanKind::Client && matches!(self.data.status, Status::Error { .. })
     }
 
-    fn duration(&self) -> Duration {
-        self.data.end_time.duration_since(self.data.start_time).unwrap_or_default()
+    fn is_slow(&self) -> bool {
+        let is_stream = self.data.attributes.iter().any(|attribute| attribute.key.as_str() == STREAM);
+        !is_stream && self.data.end_time.duration_since(self.data.start_time).is_ok_and(|duration| duration >= SLOW)
     }
 }
 
@@ -116,7 +119,7 @@ impl Trace {
 
     fn classify(&self) -> Class {
         let Some(root) = self.root() else { return Class::Open };
-        let is_notable = root.duration() >= SLOW || self.spans.iter().any(|span| span.is_failure()) || self.retries() > 0;
+        let is_notable = root.is_slow() || self.spans.iter().any(|span| span.is_failure()) || self.retries() > 0;
         if is_notable { Class::Notable } else { Class::Ordinary }
     }
 }
@@ -127,6 +130,9 @@ pub(super) struct Store {
     limits: Limits,
     traces: HashMap<TraceId, Trace>,
     queues: [BTreeMap<u64, TraceId>; 3],
+    /// Traces evicted before their end, oldest first. A later span would begin them again, with
+    /// another root and without their first spans.
+    abandoned: VecDeque<TraceId>,
     bytes: usize,
     next: u64,
     version: u64,
@@ -134,16 +140,16 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, traces: HashMap::new(), queues: Default::default(), bytes: 0, next: 0, version: 0 }
+        Self { limits, traces: HashMap::new(), queues: Default::default(), abandoned: VecDeque::new(), bytes: 0, next: 0, version: 0 }
     }
 
     pub(super) fn version(&self) -> u64 {
         self.version
     }
 
-    /// Begins a trace with its root span, unless it is known.
+    /// Begins a trace with its root span, unless it is known or was evicted before its end.
     pub(super) fn begin(&mut self, id: TraceId, root: SpanId) {
-        if self.traces.contains_key(&id) {
+        if self.traces.contains_key(&id) || self.abandoned.contains(&id) {
             return;
         }
         let sequence = self.enqueue(id, Class::Open);
@@ -239,10 +245,16 @@ impl Store {
     }
 
     fn remove_oldest(&mut self, class: Class) {
-        let oldest = self.queues[class as usize].pop_first();
-        if let Some(trace) = oldest.and_then(|(_, id)| self.traces.remove(&id)) {
+        let Some((_, id)) = self.queues[class as usize].pop_first() else { return };
+        if let Some(trace) = self.traces.remove(&id) {
             self.bytes -= trace.bytes;
             self.version += 1;
+        }
+        if class == Class::Open {
+            self.abandoned.push_back(id);
+            if self.abandoned.len() > MAX_ABANDONED {
+                self.abandoned.pop_front();
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opentelemetry::{
     InstrumentationScope,
@@ -99,6 +99,35 @@ fn open_traces_are_bounded_and_not_listed() {
     // The spans of evicted traces are left out.
     (1..=50).for_each(|trace| store.add_span(finished(data(trace, ROOT, FAST))));
     assert_eq!(listed(&store), [50, 49]);
+}
+
+#[test]
+fn evicted_trace_does_not_return_in_part() {
+    let mut store = Store::new(limits());
+    (1..=3).for_each(|trace| store.begin(TraceId::from(trace), SpanId::from(ROOT)));
+    // A hop of the first request, which was evicted while it ran.
+    let hop = 9;
+    store.begin(TraceId::from(1), SpanId::from(hop));
+    store.add_span(finished(data(1, hop, FAST)));
+    store.add_span(finished(data(2, ROOT, FAST)));
+    assert_eq!(listed(&store), [2]);
+    // A finished trace that was evicted may begin again: its client continues it.
+    (4..=10).for_each(|trace| request(&mut store, trace, FAST));
+    request(&mut store, 2, FAST);
+    assert_eq!(listed(&store), [10, 9, 2]);
+    // The memory of them is bounded.
+    (100..5_000).for_each(|trace| store.begin(TraceId::from(trace), SpanId::from(ROOT)));
+    assert_eq!(store.abandoned.len(), MAX_ABANDONED);
+}
+
+#[test]
+fn long_stream_is_not_notable() {
+    let mut store = Store::new(limits());
+    for (trace, attributes) in [(1, vec![KeyValue::new(STREAM, true)]), (2, Vec::new())] {
+        store.begin(TraceId::from(trace), SpanId::from(ROOT));
+        store.add_span(finished(SpanData { attributes, ..data(trace, ROOT, SLOW) }));
+    }
+    assert_eq!(store.list().iter().map(|summary| summary.notable).collect::<Vec<_>>(), [true, false]);
 }
 
 #[test]
