@@ -71,7 +71,7 @@ impl Alertmanager {
 /// Alerts of one cause, as `name{label=value,…}`, and the pages and tickets that are sent.
 type Cause = (&'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str]);
 
-const CAUSES: [Cause; 7] = [
+const CAUSES: [Cause; 8] = [
     (
         "all gateways are gone",
         &[
@@ -82,6 +82,7 @@ const CAUSES: [Cause; 7] = [
             "ErrorBudgetBurnSlow{job=gateway,slo=gateway-availability}",
             "TargetDown{job=gateway,instance=gateway:9464}",
             "SagaStuck{job=orders}",
+            "OrdersSettleLate{job=orders,slo=orders-settled}",
         ],
         &["GatewayDown"],
         &[],
@@ -101,10 +102,22 @@ const CAUSES: [Cause; 7] = [
             "ServiceErrorBudgetBurnFast{job=products,slo=products-availability}",
             "SagaStuck{job=orders,saga=order}",
             "SagaFailed{job=orders,saga=order}",
+            "OrdersSettleLate{job=orders,slo=orders-settled}",
             "BreakerOpen{job=gateway,target=products,scope=target}",
         ],
         &["ErrorBudgetBurnFast"],
         &["BreakerOpen", "ServiceErrorBudgetBurnFast"],
+    ),
+    (
+        "products answers late, and orders wait for it",
+        &[
+            "OrdersSettleLate{job=orders,slo=orders-settled}",
+            "ErrorBudgetBurnSlow{job=orders,slo=orders-settled}",
+            "ServiceErrorBudgetBurnFast{job=products,slo=products-latency}",
+            "SagaFailed{job=orders,saga=order}",
+        ],
+        &["OrdersSettleLate"],
+        &["ServiceErrorBudgetBurnFast"],
     ),
     (
         "all replicas of products are down, and the cache hides it",
@@ -132,6 +145,7 @@ const CAUSES: [Cause; 7] = [
             "AuditStale{job=orders,check=orders}",
             "SagaStuck{job=orders,saga=order}",
             "SagaFailed{job=orders,saga=order}",
+            "OrdersSettleLate{job=orders,slo=orders-settled}",
         ],
         &["SagaStuck"],
         &["DependencyDown"],

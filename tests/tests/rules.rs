@@ -219,6 +219,6 @@ fn memory_alert_uses_container_limits() {
 fn only_symptoms_page() {
     let pages: BTreeSet<_> = alerts().into_iter().filter(|(_, rule)| rule.labels["severity"] == "page").map(|(alert, _)| alert).collect();
     let symptoms = ["AuthLockout", "ErrorBudgetBurnFast", "GatewayDown", "ProbeFailed", "TrafficDropped"];
-    let orders = ["SagaFailed", "SagaStuck", "StockInvariantViolated"];
+    let orders = ["OrdersSettleLate", "SagaFailed", "SagaStuck", "StockInvariantViolated"];
     assert_eq!(pages, symptoms.into_iter().chain(orders).map(str::to_owned).collect());
 }

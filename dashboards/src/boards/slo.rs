@@ -38,6 +38,7 @@ fn objectives() -> [Panel; 2] {
             .limits(2.0, 3.0)
             .columns(&["objective", "bad in 1 h", "bad in 30 d", "budget left"])
             .runbook("ErrorBudgetBurnFast")
+            .runbook("OrdersSettleLate")
             .runbook("ServiceErrorBudgetBurnFast")
             .runbook("ErrorBudgetBurnSlow")
             .query(recorded("slo:objective:ratio"))
@@ -58,7 +59,7 @@ fn objectives() -> [Panel; 2] {
 fn burn_rates() -> [Panel; 3] {
     [
         timeseries("Burn rate, 1 h")
-            .description("Page of the gateway above 14.4 (red line), if the last 5 minutes burn as fast: the budget is gone in two days.")
+            .description("Page of the gateway and of settled orders above 14.4 (red line), if the last 5 minutes burn as fast: the budget is gone in two days.")
             .remediation("An emergency. The overview shows the failing hop.")
             .unit(unit::NUMBER)
             .limits(1.0, 14.4)
@@ -66,7 +67,7 @@ fn burn_rates() -> [Panel; 3] {
             .link_to_dashboard("overview")
             .query(burn_rate("slo:errors:ratio_rate1h")),
         timeseries("Burn rate, 6 h")
-            .description("Page of the gateway above 6 (red line), if the last 30 minutes burn as fast: the budget is gone in five days.")
+            .description("Page of the gateway and of settled orders above 6 (red line), if the last 30 minutes burn as fast: the budget is gone in five days.")
             .remediation("Find the failing hop on the overview, before the budget is gone.")
             .unit(unit::NUMBER)
             .limits(1.0, 6.0)
@@ -114,6 +115,7 @@ fn orders() -> [Panel; 3] {
             .description("Share of the orders that are confirmed, failed or cancelled within 30 s of their acceptance. The objective is 99 %.")
             .remediation("Products is slow or down: sagas wait for it, no order is lost. An unfinished order counts when it ends, see the oldest saga.")
             .share_of_good(0.99, 0.95)
+            .runbook("OrdersSettleLate")
             .runbook("SagaStuck")
             .link_to_dashboard("orders")
             .query(in_time.legend_prefix("settled in time")),
@@ -122,6 +124,7 @@ fn orders() -> [Panel; 3] {
             .description("Orders that took longer than 30 s to settle.")
             .remediation("`GET /saga/stuck` on the admin port of orders lists orders that are not settled yet.")
             .unit(unit::PER_MINUTE)
+            .runbook("OrdersSettleLate")
             .runbook("SagaStuck")
             .traces(Traces::SERVICE.slow())
             .query(metric("palisade.saga.late").rate().sum_by(["job"]).per_minute()),
