@@ -93,6 +93,51 @@ async fn without_result(prometheus: &Prometheus, mut queries: Vec<RequiredQuery>
     queries.into_iter().map(|(description, promql)| format!("{description}: {promql}")).collect()
 }
 
+/// Rate window and range of the panels.
+const WINDOWS: Windows = Windows { rate: "30s", range: "1m" };
+
+/// Returns the queries of panels that have a result without a special condition. The others must at
+/// least be valid.
+async fn panel_queries(prometheus: &Prometheus) -> Vec<RequiredQuery> {
+    let mut required = Vec::new();
+    for query in queries(WINDOWS) {
+        if query.absence_reason.is_none() {
+            required.push((format!("{} / {}", query.dashboard, query.panel), query.promql));
+        } else {
+            prometheus.query(&query.promql).await;
+        }
+    }
+    required
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn panel_queries_survive_dead_replicas() {
+    let (postgres, mongo) = (servers::postgres(), servers::mongo());
+    let (collector, redis) = (Collector::start(), Redis::start());
+    let mut shop = Shop::replicated(&mongo.url("products"), &postgres.url("orders"), |service, command| {
+        collector.configure(command);
+        traffic::with_faults(command);
+        if service == "gateway" {
+            traffic::with_cache(command, &redis.url());
+        }
+    });
+    let prometheus = Prometheus::scraping(&shop, &rules_without_intervals());
+    prometheus.ready().await;
+    traffic::mixed_traffic(&shop).await;
+    eventually(async || (!prometheus.query("slo:errors:ratio_rate30d").await.is_empty()).then_some(())).await;
+    let panels = panel_queries(&prometheus).await;
+    assert_eq!(without_result(&prometheus, panels.clone()).await, Vec::<String>::new(), "all replicas");
+
+    for service in ["gateway", "products", "orders"] {
+        shop.replicas_mut(service).last_mut().unwrap().kill();
+    }
+    // Until the samples of the dead are out of every rate window.
+    let silent = format!("count(up == 0 unless count_over_time(process_start_time_seconds[{}])) == 3", WINDOWS.rate);
+    eventually(async || (!prometheus.query(&silent).await.is_empty()).then_some(())).await;
+    traffic::mixed_traffic(&shop).await;
+    assert_eq!(without_result(&prometheus, panels).await, Vec::<String>::new(), "one replica of each service is dead");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dashboard_and_rule_queries_have_results() {
     let (postgres, mongo) = (servers::postgres(), servers::mongo());
@@ -110,20 +155,11 @@ async fn dashboard_and_rule_queries_have_results() {
     traffic::mixed_traffic(&shop).await;
     page::assert_documented(&shop).await;
 
-    let windows = Windows { rate: "30s", range: "1m" };
     // The SLO series are recorded last.
     eventually(async || (!prometheus.query("slo:errors:ratio_rate30d").await.is_empty()).then_some(())).await;
-    let mut required: Vec<RequiredQuery> = Vec::new();
-    for query in queries(windows) {
-        if query.absence_reason.is_none() {
-            required.push((format!("{} / {}", query.dashboard, query.panel), query.promql));
-        } else {
-            // It must at least be valid.
-            prometheus.query(&query.promql).await;
-        }
-    }
+    let mut required = panel_queries(&prometheus).await;
     for rule in rules::all() {
-        let expr = substitute_variables(&rule.expr, windows);
+        let expr = substitute_variables(&rule.expr, WINDOWS);
         prometheus.query(&expr).await;
         required.extend(rule.record.map(|record| ("recording rule".to_owned(), record)));
         // An alert has no result on a healthy system, but its selectors must have one.

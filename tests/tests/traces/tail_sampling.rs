@@ -2,7 +2,7 @@
 //! trace.
 
 use palisade_tests::{
-    Client, Response, Shop,
+    Client, Response, Shop, eventually,
     otlp::{
         Collector,
         span::{Span, Trace},
@@ -111,13 +111,13 @@ async fn failed_and_slow_requests_have_whole_traces() {
     assert_eq!(trace.root().service, "gateway");
     put_admin(&shop, "gateway", "/breakers/products", &json!({ "mode": "active" })).await;
     let greedy = shop.client("greedy", ALL_SCOPES);
-    let answer = palisade_tests::eventually(async || Some(greedy.get("/orders").await).filter(|answer| answer.status == 429)).await;
+    let answer = eventually(async || Some(greedy.get("/orders").await).filter(|answer| answer.status == 429)).await;
     assert_eq!(tree(&collector, &answer).await, spans([("SERVER", "GET /orders")]));
     assert_catalogued(&collector);
 }
 
 #[tokio::test]
-async fn every_failure_of_a_chaos_run_has_its_trace() {
+async fn every_failure_of_a_chaos_run_is_found_by_its_trace_id() {
     let collector = Collector::start();
     let shop = shop_sampling("0.01", &collector);
     let seller = shop.client("seller", ALL_SCOPES);
@@ -134,6 +134,9 @@ async fn every_failure_of_a_chaos_run_has_its_trace() {
     assert!(!failed.is_empty());
     for answer in &failed {
         tree(&collector, answer).await;
+        let id = format!("\"trace_id\":\"{}\"", answer.header("x-trace-id").unwrap());
+        let is_record = |line: &str| line.contains(&id) && line.contains("\"message\":\"request failed\"");
+        eventually(async || shop.program("gateway").log().lines().any(is_record).then_some(())).await;
     }
     assert_catalogued(&collector);
 }
@@ -161,7 +164,7 @@ async fn other_requests_have_no_trace_whoever_asks() {
         let metrics = admin.get("/metrics").attempt().await.ok()?.text();
         metrics.lines().any(|line| line == r#"palisade_tail_sampling_traces_total{outcome="expired"} 2"#).then_some(())
     };
-    palisade_tests::eventually(expired).await;
+    eventually(expired).await;
 
     let last = seller.get("/orders/nonsense").await;
     last.any_problem(400);
