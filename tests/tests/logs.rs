@@ -195,6 +195,20 @@ async fn logs_and_spans_contain_no_secrets() {
 }
 
 #[tokio::test]
+async fn request_log_is_filtered_on_its_own() {
+    let mut shop = Shop::separate_with(None, None, |_, command| {
+        command.env("PALISADE_TELEMETRY__LOG_FILTER", "warn,palisade_resilience::request_log=info");
+    });
+    let seller = shop.client("seller", ALL_SCOPES);
+    shop.program_mut("products").kill();
+    let answer = seller.get("/products").await;
+    answer.any_problem(503);
+    request_record(&shop, &answer).await;
+    let others = lines(&shop, "gateway").into_iter().filter(|line| line["message"] != REQUEST_FAILED);
+    assert_eq!(others.filter(|line| line["level"] == "INFO").count(), 0, "only the request log is at info");
+}
+
+#[tokio::test]
 async fn store_failures_are_logged_without_password() {
     let [mongo, postgres] = [(); 2].map(|()| servers::free_port());
     let mongo = format!("mongodb://app:{PASSWORD}@127.0.0.1:{mongo}/products?directConnection=true&serverSelectionTimeoutMS=200");
