@@ -1,4 +1,5 @@
-//! In-memory trace collector: OTLP over gRPC, as received by Jaeger or an OpenTelemetry Collector.
+//! In-memory trace collector: OTLP over gRPC or HTTP, as received by Jaeger or an OpenTelemetry
+//! Collector.
 
 pub mod catalogue;
 pub mod span;
@@ -11,13 +12,23 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::post,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
     trace_service_server::{TraceService, TraceServiceServer},
 };
+use prost::Message;
 use tokio::runtime::{Builder, Runtime};
 use tonic::{
     Request, Response, Status,
+    service::Routes,
     transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 
@@ -26,11 +37,23 @@ use crate::{eventually, servers::free_port};
 
 /// Export delay after the end of a span, milliseconds.
 const EXPORT_DELAY_MS: &str = "50";
+/// Media type of OTLP over HTTP.
+const PROTOBUF: &str = "application/x-protobuf";
+
+/// Protocol that a collector accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// gRPC.
+    Grpc,
+    /// HTTP with binary Protobuf.
+    Http,
+}
 
 /// Running collector. Dropping it closes its port.
 #[derive(Debug)]
 pub struct Collector {
     address: SocketAddr,
+    protocol: Protocol,
     /// Certificate and key, if the port uses TLS.
     identity: Option<Identity>,
     store: SpanStore,
@@ -41,37 +64,61 @@ pub struct Collector {
 #[derive(Debug, Clone, Default)]
 struct SpanStore(Arc<Mutex<Vec<Span>>>);
 
-#[tonic::async_trait]
-impl TraceService for SpanStore {
-    async fn export(&self, request: Request<ExportTraceServiceRequest>) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let spans = request.into_inner().resource_spans.into_iter().flat_map(Span::from_resource);
+impl SpanStore {
+    fn insert(&self, request: ExportTraceServiceRequest) -> ExportTraceServiceResponse {
+        let spans = request.resource_spans.into_iter().flat_map(Span::from_resource);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(spans);
-        Ok(Response::new(ExportTraceServiceResponse::default()))
+        ExportTraceServiceResponse::default()
     }
 }
 
+#[tonic::async_trait]
+impl TraceService for SpanStore {
+    async fn export(&self, request: Request<ExportTraceServiceRequest>) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        Ok(Response::new(self.insert(request.into_inner())))
+    }
+}
+
+/// `POST /v1/traces` of OTLP over HTTP.
+async fn export(State(store): State<SpanStore>, headers: HeaderMap, body: Bytes) -> Result<impl IntoResponse, StatusCode> {
+    if headers.get(CONTENT_TYPE).is_none_or(|media_type| media_type != PROTOBUF) {
+        return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+    let request = ExportTraceServiceRequest::decode(body).map_err(|_| StatusCode::BAD_REQUEST)?;
+    Ok(([(CONTENT_TYPE, PROTOBUF)], store.insert(request).encode_to_vec()))
+}
+
 impl Collector {
-    /// Starts a collector on a port that it keeps across restarts.
+    /// Starts a collector of gRPC on a port that it keeps across restarts.
     pub fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(Protocol::Grpc)
     }
 
-    /// As [`Self::start`], over TLS with this certificate and key in PEM.
-    pub fn start_tls(certificate: &Path, key: &Path) -> Self {
+    /// As [`Self::start`], for one protocol.
+    pub fn start_with(protocol: Protocol) -> Self {
+        Self::new(protocol, None)
+    }
+
+    /// As [`Self::start_with`], over TLS with this certificate and key in PEM.
+    pub fn start_tls(protocol: Protocol, certificate: &Path, key: &Path) -> Self {
         let read = |path: &Path| fs::read(path).expect("certificates of the test can be read");
-        Self::start_with(Some(Identity::from_pem(read(certificate), read(key))))
+        Self::new(protocol, Some(Identity::from_pem(read(certificate), read(key))))
     }
 
-    fn start_with(identity: Option<Identity>) -> Self {
+    fn new(protocol: Protocol, identity: Option<Identity>) -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let store = SpanStore::default();
-        Self { address, runtime: Some(serve(address, identity.clone(), store.clone())), identity, store }
+        let runtime = Some(serve(address, protocol, identity.clone(), store.clone()));
+        Self { address, protocol, identity, store, runtime }
     }
 
     /// Configures a service to export all its spans to this collector without delay.
     pub fn configure(&self, command: &mut Command) {
         let scheme = if self.identity.is_some() { "https" } else { "http" };
         command.env("PALISADE_TELEMETRY__OTLP_ENDPOINT", format!("{scheme}://{}", self.address));
+        if self.protocol == Protocol::Http {
+            command.env("PALISADE_TELEMETRY__OTLP_PROTOCOL", "http/protobuf");
+        }
         command.env("PALISADE_TELEMETRY__SAMPLE_RATIO", "1").env("OTEL_BSP_SCHEDULE_DELAY", EXPORT_DELAY_MS);
     }
 
@@ -85,7 +132,7 @@ impl Collector {
     /// Listens again on the same port.
     pub fn restart(&mut self) {
         self.kill();
-        self.runtime = Some(serve(self.address, self.identity.clone(), self.store.clone()));
+        self.runtime = Some(serve(self.address, self.protocol, self.identity.clone(), self.store.clone()));
     }
 
     /// Returns all received spans.
@@ -115,17 +162,22 @@ impl Drop for Collector {
     }
 }
 
-fn serve(address: SocketAddr, identity: Option<Identity>, store: SpanStore) -> Runtime {
+fn serve(address: SocketAddr, protocol: Protocol, identity: Option<Identity>, store: SpanStore) -> Runtime {
     let listener = TcpListener::bind(address).expect("the port is free");
     listener.set_nonblocking(true).expect("non-blocking mode is supported");
+    let routes = match protocol {
+        Protocol::Grpc => Routes::new(TraceServiceServer::new(store)),
+        Protocol::Http => Router::new().route("/v1/traces", post(export)).with_state(store).into(),
+    };
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime can be built");
     runtime.spawn(async move {
         let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener).expect("listener is non-blocking"));
+        let server = Server::builder().accept_http1(protocol == Protocol::Http);
         let server = match identity {
-            Some(identity) => Server::builder().tls_config(ServerTlsConfig::new().identity(identity)),
-            None => Ok(Server::builder()),
+            Some(identity) => server.tls_config(ServerTlsConfig::new().identity(identity)),
+            None => Ok(server),
         };
-        server.expect("the certificate fits its key").add_service(TraceServiceServer::new(store)).serve_with_incoming(incoming).await
+        server.expect("the certificate fits its key").add_routes(routes).serve_with_incoming(incoming).await
     });
     runtime
 }

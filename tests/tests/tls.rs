@@ -9,7 +9,7 @@ use std::{fs, path::Path, process::Command};
 
 use palisade_tests::{
     Client, Shop, eventually,
-    otlp::Collector,
+    otlp::{Collector, Protocol},
     shop::{ALL_SCOPES, CUSTOMER},
     shop_helpers::{create_product, place_confirmed_order},
 };
@@ -123,14 +123,32 @@ async fn certificate_must_match_token_issuer() {
 
 #[tokio::test]
 async fn spans_are_exported_over_tls() {
+    export_over_tls(Protocol::Grpc).await;
+}
+
+#[tokio::test]
+async fn spans_are_exported_over_https() {
+    export_over_tls(Protocol::Http).await;
+}
+
+/// Exports spans to a collector whose CA one of the services does not trust.
+async fn export_over_tls(protocol: Protocol) {
     let (directory, _authority) = certificates();
+    let stranger = Authority::new(directory.path(), "stranger");
     let file = |name: &str| directory.path().join(name);
-    let collector = Collector::start_tls(&file("gateway.crt"), &file("gateway.key"));
-    let shop = Shop::separate_with(None, None, |_, command| {
+    let collector = Collector::start_tls(protocol, &file("gateway.crt"), &file("gateway.key"));
+    let shop = Shop::separate_with(None, None, |service, command| {
         collector.configure(command);
-        command.env("PALISADE_TELEMETRY__OTLP_CA_FILE", file("authority.pem"));
+        let trusted = if service == "orders" { stranger.file.clone() } else { file("authority.pem") };
+        command.env("PALISADE_TELEMETRY__OTLP_CA_FILE", trusted);
     });
-    let answer = shop.client("seller", ALL_SCOPES).get("/products").await;
+    let seller = shop.client("seller", ALL_SCOPES);
+    seller.get("/orders").await.ok(200);
+    let answer = seller.get("/products").await;
     let id = answer.header("x-trace-id").unwrap().to_owned();
-    collector.span(|span| span.trace_id == id).await;
+    for service in ["gateway", "products"] {
+        collector.span(|span| span.trace_id == id && span.service == service).await;
+    }
+    eventually(async || shop.program("orders").log().contains("span export failed").then_some(())).await;
+    assert!(collector.spans().iter().all(|span| span.service != "orders"), "spans were sent to an untrusted collector");
 }

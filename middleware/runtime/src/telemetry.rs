@@ -1,7 +1,9 @@
 //! Telemetry of a process: traces (OTLP), metrics (Prometheus) and logs. The only module that
 //! depends on exporters.
 
+mod config;
 mod detached;
+mod exporter;
 mod log;
 mod panic_hook;
 mod process;
@@ -11,15 +13,12 @@ mod registries;
 mod sampler;
 mod spans;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use opentelemetry::{InstrumentationScope, global, trace::TracerProvider};
 use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracerProvider};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tracing::{Metadata, Subscriber, subscriber::Interest};
 use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
 use tracing_subscriber::{
@@ -30,7 +29,6 @@ use tracing_subscriber::{
 };
 
 use self::{recent::RecentTraces, registries::Registry};
-use crate::config::{SecretUrl, Validate};
 use palisade_resilience::{
     job::{self, Heartbeat},
     metrics::{CATALOG, Kind},
@@ -39,7 +37,7 @@ use palisade_resilience::{
     trace::sampling::{self, LocalTraces, Sampling, TailSampling},
 };
 
-pub use self::registries::Format;
+pub use self::{config::Config, exporter::Protocol, registries::Format};
 pub use palisade_resilience::trace::TrustBoundary;
 
 /// Histogram buckets for durations, seconds: those of the semantic conventions, and lower ones.
@@ -49,114 +47,12 @@ const DURATION_BUCKETS: [f64; 17] =
 const COUNT_BUCKETS: [f64; 5] = [1.0, 2.0, 3.0, 4.0, 5.0];
 /// Interval of histogram upkeep. Without upkeep histograms keep every sample.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// Time limit for exporting the remaining spans at shutdown.
+/// Time limit of an export, and of exporting the remaining spans at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Schema of the semantic conventions used for span names and attributes.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.45.0";
 /// Target prefixes excluded from tracing: libraries below the middleware.
 const EXCLUDED_TARGETS: [&str; 6] = ["h2", "hyper", "tonic", "tower", "opentelemetry", "reqwest"];
-
-/// Traces and logs.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// OTLP/gRPC endpoint for traces, e.g. `http://localhost:4317` or `https://…`. Without it trace
-    /// ids are created and propagated, but no span is exported.
-    pub otlp_endpoint: Option<SecretUrl>,
-    /// PEM file with the CA certificates of an `https://` endpoint. Default: those of the system.
-    pub otlp_ca_file: Option<PathBuf>,
-    /// Sampling ratio of new traces, 0 to 1. Sampling decisions of internal callers are followed,
-    /// those of external callers are not.
-    pub sample_ratio: f64,
-    /// Whether failed and slow requests are exported at any ratio, up to 50 a second per code.
-    pub keep_failed_traces: bool,
-    /// Maximum number of traces of other services that are held until their outcome is known. A
-    /// newer trace replaces the oldest. About 1 KiB each.
-    pub held_traces: usize,
-    /// Maximum number of spans queued for export. More spans are dropped and counted.
-    pub span_queue: usize,
-    /// `deployment.environment.name` of all spans.
-    pub environment: String,
-    /// Log filter, e.g. `info,palisade_orders=debug`.
-    pub log_filter: String,
-    /// Log format: `json`, `human`, or `auto` (human on a terminal).
-    pub log_format: log::LogFormat,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            otlp_endpoint: None,
-            otlp_ca_file: None,
-            sample_ratio: 0.1,
-            keep_failed_traces: true,
-            held_traces: 4_096,
-            span_queue: 8_192,
-            environment: "development".to_owned(),
-            log_filter: "info".to_owned(),
-            log_format: log::LogFormat::Auto,
-        }
-    }
-}
-
-impl Validate for Config {
-    fn validate(&self) -> Vec<Invalid> {
-        let mut invalid = Vec::new();
-        if !(0.0..=1.0).contains(&self.sample_ratio) {
-            invalid.push(Invalid::new("telemetry.sample_ratio", "must be between 0 and 1"));
-        }
-        if !(1..=1_000_000).contains(&self.held_traces) {
-            invalid.push(Invalid::new("telemetry.held_traces", "must be between 1 and 1000000"));
-        }
-        if self.span_queue == 0 {
-            invalid.push(Invalid::new("telemetry.span_queue", "must be greater than 0"));
-        }
-        if log::filter(&self.log_filter).is_err() {
-            invalid.push(Invalid::new(
-                "telemetry.log_filter",
-                format!("{:?} is not a log filter such as info,palisade_orders=debug", self.log_filter),
-            ));
-        }
-        invalid
-    }
-
-    fn check(&self) -> Vec<Invalid> {
-        let endpoint = self.endpoint().map(drop).err();
-        endpoint.into_iter().collect()
-    }
-}
-
-impl Config {
-    /// Returns the OTLP endpoint and, if it needs TLS, the TLS settings.
-    fn endpoint(&self) -> Result<Option<(&str, Option<ClientTlsConfig>)>, Invalid> {
-        const KEY: &str = "telemetry.otlp_endpoint";
-        const CA_KEY: &str = "telemetry.otlp_ca_file";
-        let Some(url) = &self.otlp_endpoint else {
-            return if self.otlp_ca_file.is_some() { Err(Invalid::new(CA_KEY, "has no effect without otlp_endpoint")) } else { Ok(None) };
-        };
-        // The URL is not part of the messages: it may contain a password.
-        let invalid = || Invalid::new(KEY, "must be http://host:port or https://host:port");
-        let endpoint = Endpoint::from_shared(url.expose().to_owned()).map_err(|_| invalid())?;
-        if endpoint.uri().host().is_none_or(str::is_empty) {
-            return Err(invalid());
-        }
-        let tls = match (endpoint.uri().scheme_str(), &self.otlp_ca_file) {
-            (Some("http"), None) => None,
-            (Some("http"), Some(_)) => return Err(Invalid::new(CA_KEY, "has no effect with an http:// endpoint")),
-            (Some("https"), None) => Some(ClientTlsConfig::new().with_native_roots()),
-            (Some("https"), Some(path)) => {
-                let pem = std::fs::read(path).map_err(|error| Invalid::unreadable(CA_KEY, path, &error))?;
-                Some(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
-            }
-            _ => return Err(invalid()),
-        };
-        if let Some(tls) = &tls {
-            let key = if self.otlp_ca_file.is_some() { CA_KEY } else { KEY };
-            endpoint.tls_config(tls.clone()).map_err(|_| Invalid::new(key, "no usable CA certificate"))?;
-        }
-        Ok(Some((url.expose(), tls)))
-    }
-}
 
 /// Telemetry could not be installed.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,11 @@
 //! Outage and restart of the trace collector.
 
-use palisade_tests::{Shop, eventually, otlp::Collector, shop::ALL_SCOPES, shop_helpers::create_product};
+use palisade_tests::{
+    Shop, eventually,
+    otlp::{Collector, Protocol},
+    shop::ALL_SCOPES,
+    shop_helpers::create_product,
+};
 
 use super::{assert_catalogued, complete_with, shop};
 
@@ -17,7 +22,16 @@ fn lines(shop: &Shop) -> [usize; 3] {
 
 #[tokio::test]
 async fn collector_outage_is_tolerated_and_export_resumes() {
-    let mut collector = Collector::start();
+    tolerate_outage(Protocol::Grpc).await;
+}
+
+#[tokio::test]
+async fn http_collector_outage_is_tolerated() {
+    tolerate_outage(Protocol::Http).await;
+}
+
+async fn tolerate_outage(protocol: Protocol) {
+    let mut collector = Collector::start_with(protocol);
     let mut shop = shop(&collector, |_, _| {});
     let seller = shop.client("seller", ALL_SCOPES);
     let path = format!("/products/{}", create_product(&seller, 1).await);

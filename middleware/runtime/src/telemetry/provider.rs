@@ -1,11 +1,10 @@
 //! Tracer provider: resource, sampler, and where finished spans go.
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use palisade_resilience::{naming, trace::sampling::Sampling};
 
-use super::{Config, Error, FLUSH_TIMEOUT, RecentTraces, sampler, spans};
+use super::{Config, Error, RecentTraces, sampler, spans};
 
 /// Creates the provider of the process `service`, whose spans are those of its `services`.
 pub(super) fn tracer_provider(
@@ -27,15 +26,8 @@ pub(super) fn tracer_provider(
     if let Some(recent) = recent.clone() {
         provider = provider.with_span_processor(recent);
     }
-    if let Some((endpoint, tls)) = config.endpoint()? {
-        let processor = |service| {
-            let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH_TIMEOUT);
-            let exporter = match &tls {
-                Some(tls) => exporter.with_tls_config(tls.clone()),
-                None => exporter,
-            };
-            Ok((service, spans::batch_processor(exporter.build()?, config.span_queue)))
-        };
+    if let Some(exporter) = config.exporter()? {
+        let processor = |service| Ok((service, spans::batch_processor(exporter.build()?, config.span_queue)));
         let processors = services.iter().copied().map(processor).collect::<Result<_, Error>>()?;
         let local = sampling.local.clone().zip(recent);
         provider = provider.with_span_processor(spans::ByService { processors, local });
