@@ -43,14 +43,18 @@ impl Exporter {
         // The URL is not part of the messages: it may contain a password.
         let invalid = || Invalid::new(ENDPOINT, "must be http://host:port or https://host:port");
         let url = Url::parse(endpoint).ok().filter(|url| url.host_str().is_some_and(|host| !host.is_empty())).ok_or_else(invalid)?;
+        let unusable = || Invalid::new(if ca_file.is_some() { CA_FILE } else { ENDPOINT }, "no usable CA certificate");
         let ca = match (url.scheme(), ca_file) {
             ("http", None) => Ca::Plain,
             ("http", Some(_)) => return Err(Invalid::new(CA_FILE, "has no effect with an http:// endpoint")),
             ("https", None) => Ca::System,
-            ("https", Some(path)) => Ca::File(fs::read(path).map_err(|error| Invalid::unreadable(CA_FILE, path, &error))?),
+            ("https", Some(path)) => {
+                let pem = fs::read(path).map_err(|error| Invalid::unreadable(CA_FILE, path, &error))?;
+                let certificates = reqwest::Certificate::from_pem_bundle(&pem).ok().filter(|found| !found.is_empty());
+                Ca::File { certificates: certificates.ok_or_else(unusable)?, pem }
+            }
             _ => return Err(invalid()),
         };
-        let unusable = || Invalid::new(if ca_file.is_some() { CA_FILE } else { ENDPOINT }, "no usable CA certificate");
         match protocol {
             Protocol::Grpc => {
                 let channel = Endpoint::from_shared(endpoint.to_owned()).map_err(|_| invalid())?;
@@ -94,8 +98,8 @@ enum Ca {
     /// No TLS.
     Plain,
     System,
-    /// PEM.
-    File(Vec<u8>),
+    /// Certificates of a file, and its text.
+    File { certificates: Vec<reqwest::Certificate>, pem: Vec<u8> },
 }
 
 impl Ca {
@@ -103,11 +107,11 @@ impl Ca {
         match self {
             Self::Plain => None,
             Self::System => Some(ClientTlsConfig::new().with_native_roots()),
-            Self::File(pem) => Some(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))),
+            Self::File { pem, .. } => Some(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))),
         }
     }
 
-    /// Returns a client, or `None` without a usable certificate.
+    /// Returns a client, or `None` without a usable certificate of the system.
     fn for_http(self) -> Option<reqwest::Client> {
         // The exporter retries. Its headers may contain credentials, which no redirect receives.
         let builder = reqwest::Client::builder().timeout(FLUSH_TIMEOUT).redirect(redirect::Policy::none()).retry(retry::never());
@@ -115,10 +119,7 @@ impl Ca {
             // A host without CA certificates can export without TLS.
             Self::Plain => builder.tls_certs_only([]),
             Self::System => builder,
-            Self::File(pem) => {
-                let certificates = reqwest::Certificate::from_pem_bundle(&pem).ok().filter(|found| !found.is_empty())?;
-                builder.tls_certs_only(certificates)
-            }
+            Self::File { certificates, .. } => builder.tls_certs_only(certificates),
         };
         builder.build().ok()
     }
