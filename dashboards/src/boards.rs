@@ -85,7 +85,7 @@ fn call_errors<const N: usize>(calls: impl Fn() -> Series, by: [&'static str; N]
 
 /// Call time outside the server's handler: network, both middleware stacks, retries.
 fn hop_overhead() -> Query {
-    grpc_client_calls().quantile(0.95, ["rpc.method"]) - grpc_server_calls().quantile(0.95, ["rpc.method"])
+    (grpc_client_calls().quantile(0.95, ["rpc.method"]) - grpc_server_calls().quantile(0.95, ["rpc.method"])).at_least_zero()
 }
 
 /// Time from the acceptance of an order until its outcome.

@@ -197,6 +197,12 @@ impl Query {
         self.with(promql)
     }
 
+    /// Raises negative values to 0: the difference of two estimates may be below it.
+    pub fn at_least_zero(self) -> Self {
+        let promql = format!("clamp_min({}, 0)", self.promql);
+        self.with(promql)
+    }
+
     /// Converts a per-second rate to a per-minute rate.
     pub fn per_minute(self) -> Self {
         60.0 * self

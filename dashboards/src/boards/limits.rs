@@ -79,13 +79,13 @@ fn deadlines() -> [Panel; 3] {
         timeseries("Deadline left on arrival")
             .description(
                 "Remaining time of requests with a deadline when they arrive: median and \
-                    5th percentile.",
+                    5th percentile. A service without such requests has no line.",
             )
             .remediation("Near 0: requests cannot finish in time. Find the slow hop before this one.")
             .unit(unit::SECONDS)
             .traces(Traces::SERVICE.slow())
-            .query(remaining_deadline(0.5).legend_prefix("p50"))
-            .query(remaining_deadline(0.05).legend_prefix("p5")),
+            .query(remaining_deadline(0.5).above(0.0).legend_prefix("p50"))
+            .query(remaining_deadline(0.05).above(0.0).legend_prefix("p5")),
         timeseries("Timeouts / s")
             .description("Exceeded deadlines and attempt timeouts by target. `server` is the server's own request timeout.")
             .remediation("`attempt`: the target hangs occasionally. `deadline`: the target is slower than the caller's deadline.")

@@ -32,12 +32,19 @@ fn readiness() -> [Panel; 2] {
             .runbook("NotReady")
             .query(metric("palisade.ready").now().max_by(PROCESS)),
         state_timeline("Failing dependencies")
-            .description("Stores, upstreams, brokers and background jobs whose probes fail on a replica.")
-            .remediation("`required=true`: the replica accepts no requests. Otherwise it works without.")
+            .description("Stores, upstreams, brokers and background jobs whose probes failed in the time range: red while they fail.")
+            .remediation("\"Ready\" is red, too: the replica needs it and accepts no requests. Otherwise it works without. `/readyz` has the reason.")
             .unit(unit::COUNT)
             .values(READY_STATES)
+            .without_data("No dependency failed")
             .runbook("DependencyDown")
-            .query(metric("palisade.dependency.up").now().min_by(["job", "dependency", "required"])),
+            .query(
+                metric("palisade.dependency.up")
+                    .now()
+                    .min_by(["job", "instance", "dependency"])
+                    .failing()
+                    .may_be_absent("no dependency fails in a healthy system"),
+            ),
     ]
     .map(|panel| panel.sized(12, 8))
 }
@@ -110,10 +117,9 @@ fn jobs() -> [Panel; 3] {
             .limits(1.0, 5.0)
             .query(metric("palisade.job.failures").now().max_by(JOB)),
         timeseries("Time since job success")
-            .description("Time since each background job last did its work, or found none.")
-            .remediation("Grows without failures: the job hangs. Restart the process and keep its log.")
+            .description("Time since each background job last did its work, or found none. A saw tooth: a job runs every second, or once an hour.")
+            .remediation("Higher than its own tooth and growing, without failures: the job hangs. Restart the process and keep its log.")
             .unit(unit::SECONDS)
-            .limits(120.0, 600.0)
             .query(metric("palisade.job.last_success").now().max_by(JOB).above(0.0).age()),
     ]
     .map(|panel| panel.sized(8, 8))

@@ -42,24 +42,28 @@ fn pipeline() -> [Panel; 7] {
             .description("Unsampled traces of failed and slow requests by outcome.")
             .remediation("`over_budget`: more failures of one kind than are exported. `expired`: raise `telemetry.held_traces`.")
             .unit(unit::PER_SECOND)
-            .query(spans("palisade.tail_sampling.traces").rate().sum_by(["job", "outcome"]).or_zero(&every_process())),
+            .query(spans("palisade.tail_sampling.traces").rate().sum_by(["job", "outcome"]).or_zero(&every_process()))
+            .sized(6, 8),
         timeseries("Export p95")
             .description("95th percentile of export durations.")
             .remediation("Seconds: the collector is overloaded, and the queue will fill up.")
             .unit(unit::SECONDS)
             .limits(1.0, 5.0)
-            .query(exports.may_be_absent("present only if a collector is configured")),
+            .query(exports.may_be_absent("present only if a collector is configured"))
+            .sized(6, 8),
         stacked_timeseries("Log records / s by level")
             .description("Written log records by level.")
             .remediation("`error`: read them. `debug` in production: a log filter was left on.")
             .unit(unit::PER_SECOND)
-            .query(metric("palisade.log.records").rate().sum_by(["job", "level"]).or_zero(&every_process())),
+            .query(metric("palisade.log.records").rate().sum_by(["job", "level"]).or_zero(&every_process()))
+            .sized(6, 8),
         timeseries("Log records dropped / s")
             .description("Log records dropped because the writer could not keep up.")
-            .remediation("The reader of standard output is slow, or the log level is too verbose.")
+            .remediation("The reader of standard error is slow, or the log level is too verbose.")
             .unit(unit::PER_SECOND)
             .limit(0.1)
-            .query(metric("palisade.log.dropped").rate().sum_by(["job"]).or_zero(&every_process())),
+            .query(metric("palisade.log.dropped").rate().sum_by(["job"]).or_zero(&every_process()))
+            .sized(6, 8),
     ]
 }
 
