@@ -185,8 +185,8 @@ impl StateMachine {
         }
     }
 
-    /// Fails the probes that timed out, and ignores their late results by a new epoch. The open time
-    /// begins when they timed out, not with the call that notices it.
+    /// Fails the probes that timed out, and ignores their late results by a new epoch. The open
+    /// time begins when they timed out, not with the call that notices it.
     fn expire_probes(&mut self, now: Instant) {
         if let Phase::HalfOpen(round) = &mut self.phase
             && let Some(expired_at) = round.expire(now, &self.config)
