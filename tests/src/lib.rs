@@ -12,6 +12,7 @@ pub mod files;
 pub mod free_port;
 pub mod jwt;
 pub mod ledger;
+pub mod linearizability;
 pub mod load;
 pub mod metrics_recorder;
 pub mod otlp;

@@ -15,6 +15,11 @@ impl Random {
         Self(seed)
     }
 
+    /// Creates a generator with this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Creates an independent generator for another task.
     #[must_use]
     pub fn fork(&mut self) -> Self {

@@ -117,7 +117,9 @@ fn jobs() -> [Panel; 3] {
             .limits(1.0, 5.0)
             .query(metric("palisade.job.failures").now().max_by(JOB)),
         timeseries("Time since job success")
-            .description("Time since each background job last did its work, or found none. A saw tooth: a job runs every second, or once an hour.")
+            .description(
+                "Time since each background job last did its work, or found none. A saw tooth: a job runs every second, or once an hour.",
+            )
             .remediation("Higher than its own tooth and growing, without failures: the job hangs. Restart the process and keep its log.")
             .unit(unit::SECONDS)
             .query(metric("palisade.job.last_success").now().max_by(JOB).above(0.0).age()),

@@ -99,7 +99,10 @@ enum Ca {
     Plain,
     System,
     /// Certificates of a file, and its text.
-    File { certificates: Vec<reqwest::Certificate>, pem: Vec<u8> },
+    File {
+        certificates: Vec<reqwest::Certificate>,
+        pem: Vec<u8>,
+    },
 }
 
 impl Ca {
