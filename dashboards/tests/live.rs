@@ -53,8 +53,8 @@ fn is_absent_in_this_setup(metric: &str) -> bool {
         "palisade_registration_up",
         "probe_success",
     ];
-    // Metrics of k6 and of Jaeger's span metrics connector.
-    let is_external = metric.starts_with("k6_") || metric.starts_with("traces_span_metrics_");
+    // Series of firing alerts, metrics of k6 and of Jaeger's span metrics connector.
+    let is_external = metric == "ALERTS" || metric.starts_with("k6_") || metric.starts_with("traces_span_metrics_");
     not_configured.contains(&metric) || is_external
 }
 
