@@ -34,7 +34,7 @@ pub(crate) enum Expected {
     /// Stream error with one of these codes or a generic one on the stream. RFC 9113 §5.4.1 allows a connection
     /// error instead.
     StreamError(u32, &'static [u32]),
-    /// Malformed request on stream 1 (§8.1.1): PROTOCOL_ERROR, or a response with an error.
+    /// Malformed request on stream 1 (§8.1.1): `PROTOCOL_ERROR`, or a response with an error.
     Malformed,
     /// Successful response on the stream.
     Response(u32),
@@ -49,7 +49,7 @@ pub(crate) enum Outcome {
     Closed,
     /// GOAWAY with this code, then the end of the connection.
     Goaway(u32),
-    /// RST_STREAM with this code.
+    /// `RST_STREAM` with this code.
     Reset(u32),
     /// Response with status 200, or with another.
     Response { is_ok: bool },
@@ -75,13 +75,12 @@ fn is_generic(code: u32) -> bool {
 impl Expected {
     pub(crate) fn allows(self, outcome: Outcome) -> bool {
         match (self, outcome) {
-            (Self::ConnectionError(_) | Self::StreamError(..) | Self::Malformed, Outcome::Closed) => true,
-            (Self::ConnectionError(codes), Outcome::Goaway(code)) => codes.contains(&code) || is_generic(code),
-            (Self::StreamError(_, codes), Outcome::Goaway(code) | Outcome::Reset(code)) => codes.contains(&code) || is_generic(code),
+            (Self::ConnectionError(_) | Self::StreamError(..) | Self::Malformed, Outcome::Closed) | (Self::Ignored, Outcome::Open) => true,
+            (Self::ConnectionError(codes) | Self::StreamError(_, codes), Outcome::Goaway(code))
+            | (Self::StreamError(_, codes), Outcome::Reset(code)) => codes.contains(&code) || is_generic(code),
             (Self::Malformed, Outcome::Goaway(code) | Outcome::Reset(code)) => is_generic(code),
             (Self::Malformed, Outcome::Response { is_ok }) => !is_ok,
             (Self::Response(_), Outcome::Response { is_ok }) => is_ok,
-            (Self::Ignored, Outcome::Open) => true,
             // A server that needs no more of a body says so.
             (Self::Ignored, Outcome::Reset(code)) => code == NO_ERROR,
             _ => false,
@@ -98,11 +97,11 @@ impl Expected {
     }
 
     /// Returns the stream on which an error is observed.
-    pub(crate) fn stream(self) -> Option<u32> {
+    pub(crate) fn stream(self) -> u32 {
         match self {
-            Self::StreamError(stream, _) | Self::Response(stream) => Some(stream),
+            Self::StreamError(stream, _) | Self::Response(stream) => stream,
             // A stream error where a connection error is due, is shown as one.
-            Self::Malformed | Self::ConnectionError(_) | Self::Ignored => Some(1),
+            Self::Malformed | Self::ConnectionError(_) | Self::Ignored => 1,
         }
     }
 }

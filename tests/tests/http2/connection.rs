@@ -92,7 +92,7 @@ impl Connection {
             match frame.kind {
                 GOAWAY if frame.code() != NO_ERROR => error = error.or(Some(frame.code())),
                 _ if error.is_some() => {}
-                RST_STREAM if Some(frame.stream) == case.expected.stream() => outcome = Outcome::Reset(frame.code()),
+                RST_STREAM if frame.stream == case.expected.stream() => outcome = Outcome::Reset(frame.code()),
                 HEADERS if Some(frame.stream) == case.expected.awaited() && outcome == Outcome::Open => {
                     // Updates of the table size may come first (RFC 7541 §4.2, §6.3).
                     let field = frame.payload.iter().find(|byte| *byte >> 5 != 1);

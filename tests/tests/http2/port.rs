@@ -46,7 +46,7 @@ impl Port {
         block(&self.fields())
     }
 
-    /// HEADERS of the request, without END_STREAM.
+    /// HEADERS of the request, without `END_STREAM`.
     pub(crate) fn open(&self, stream: u32) -> Vec<u8> {
         frame(HEADERS, END_HEADERS, stream, &self.block())
     }
@@ -73,19 +73,19 @@ impl Port {
     }
 
     /// Request of one HEADERS frame with these fields.
-    pub(crate) fn headers(&self, fields: &[(&str, &str)]) -> Vec<u8> {
+    pub(crate) fn headers(fields: &[(&str, &str)]) -> Vec<u8> {
         frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(fields))
     }
 
     /// Request of one HEADERS frame with `additional` fields.
     pub(crate) fn with(&self, additional: &[(&'static str, &'static str)]) -> Vec<u8> {
-        self.headers(&[&self.fields(), additional].concat())
+        Self::headers(&[&self.fields(), additional].concat())
     }
 
     /// Request of one HEADERS frame without the field `name`.
     pub(crate) fn without(&self, name: &str) -> Vec<u8> {
         let mut fields = self.fields();
         fields.retain(|(field, _)| *field != name);
-        self.headers(&fields)
+        Self::headers(&fields)
     }
 }

@@ -120,12 +120,12 @@ impl Page {
     /// Builds a page from up to `limit` + 1 rows. The extra row shows that another page follows.
     /// Leaves out unreadable orders; `positions` are those of all rows, as far as they are
     /// readable.
-    pub(super) fn from_lookahead(rows: Vec<Result<Order, Error>>, positions: &[Option<Position>], list: &List) -> Self {
-        let limit = list.limit as usize;
+    pub(super) fn from_lookahead(rows: Vec<Result<Order, Error>>, positions: &[Option<Position>], query: &List) -> Self {
+        let limit = query.limit as usize;
         let has_more = rows.len() > limit;
         let last = positions.iter().take(limit).flatten().next_back().copied();
         // A first page of unreadable times only: they lie in the far future, before all others.
-        let last = last.or_else(|| list.after.is_none().then_some(Position::NEWEST));
+        let last = last.or_else(|| query.after.is_none().then_some(Position::NEWEST));
         let orders = rows.into_iter().take(limit).filter_map(|row| row.inspect_err(|error| UNREADABLE.record("orders", error)).ok());
         Self { orders: orders.collect(), next: last.filter(|_| has_more) }
     }

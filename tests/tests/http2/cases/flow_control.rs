@@ -1,4 +1,4 @@
-//! WINDOW_UPDATE: RFC 9113 §6.9. `windows.rs` has what depends on the response.
+//! `WINDOW_UPDATE`: RFC 9113 §6.9. `windows.rs` has what depends on the response.
 
 use crate::{
     case::{

@@ -14,7 +14,7 @@ const RESIZE_TO_0: [u8; 1] = [0x20];
 const RESIZE_TO_4096: [u8; 3] = [0x3f, 0xe1, 0x1f];
 const RESIZE_TO_4097: [u8; 3] = [0x3f, 0xe2, 0x1f];
 /// First entry of the dynamic table, as an indexed field.
-const FIRST_DYNAMIC: u8 = 0x80 | 62;
+const FIRST_DYNAMIC: u8 = 0x80 | 0x3e;
 
 const INVALID: crate::case::Expected = ConnectionError(&[COMPRESSION_ERROR]);
 
