@@ -6,8 +6,8 @@
 //! checked alone, which keeps it short.
 //!
 //! Crates that were considered: `stateright` searches without memoization and has no budget,
-//! `todc-utils` has no calls without a reply. Both need exponential time, or cannot express a killed
-//! server.
+//! `todc-utils` has no calls without a reply. Both need exponential time, or cannot express a
+//! killed server.
 
 mod history;
 mod search;

@@ -31,8 +31,8 @@ pub(crate) enum Start {
 pub(crate) enum Expected {
     /// Connection error with one of these codes or a generic one, or the end of the connection.
     ConnectionError(&'static [u32]),
-    /// Stream error with one of these codes or a generic one on the stream. RFC 9113 §5.4.1 allows a connection
-    /// error instead.
+    /// Stream error with one of these codes or a generic one on the stream. RFC 9113 §5.4.1 allows
+    /// a connection error instead.
     StreamError(u32, &'static [u32]),
     /// Malformed request on stream 1 (§8.1.1): `PROTOCOL_ERROR`, or a response with an error.
     Malformed,

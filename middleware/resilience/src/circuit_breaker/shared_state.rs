@@ -27,7 +27,7 @@ impl SharedState {
     }
 
     /// Admits a call and returns its epoch, or rejects it.
-    pub(super) fn acquire(&self, now: Instant, announce: impl FnOnce(Transition)) -> Result<u64, CallNotPermitted> {
+    pub(super) fn acquire(&self, now: Instant, announce: impl FnMut(Transition)) -> Result<u64, CallNotPermitted> {
         match self.closed_epoch() {
             Some(epoch) => Ok(epoch),
             None => self.with(|machine| machine.acquire(now), announce),
@@ -42,11 +42,11 @@ impl SharedState {
 
     /// Runs an operation under the lock and updates the packed state; every change goes through
     /// here. `announce` runs under the lock, so that transitions are announced in order.
-    pub(super) fn with<T>(&self, operate: impl FnOnce(&mut StateMachine) -> T, announce: impl FnOnce(Transition)) -> T {
+    pub(super) fn with<T>(&self, operate: impl FnOnce(&mut StateMachine) -> T, mut announce: impl FnMut(Transition)) -> T {
         let mut machine = self.machine.lock();
         let result = operate(&mut machine);
         self.packed_state.store(packed_state(&machine), Ordering::Release);
-        if let Some(transition) = machine.take_transition() {
+        while let Some(transition) = machine.take_transition() {
             announce(transition);
         }
         result

@@ -49,6 +49,8 @@ pub struct StateMachine {
     backoff_level: u32,
     /// Start of the period without an opening that reduces the backoff level by one.
     healthy_since: Instant,
+    /// Transition of the last operation that another one followed at once.
+    first_transition: Option<Transition>,
     transition: Option<Transition>,
 }
 
@@ -62,7 +64,18 @@ impl StateMachine {
             Mode::ForcedOpen => Phase::ForcedOpen,
         };
         let window = Window::new(&config, now);
-        Self { config, draw, phase, epoch: 0, window, consecutive_failures: 0, backoff_level: 0, healthy_since: now, transition: None }
+        Self {
+            config,
+            draw,
+            phase,
+            epoch: 0,
+            window,
+            consecutive_failures: 0,
+            backoff_level: 0,
+            healthy_since: now,
+            first_transition: None,
+            transition: None,
+        }
     }
 
     /// Returns the state as of the last [`advance`](Self::advance) or call.
@@ -95,18 +108,23 @@ impl StateMachine {
         }
     }
 
-    /// Takes the transition made by the last operation.
+    /// Takes a transition made by the last operation. There can be two: probes time out, and the
+    /// next open time has passed too.
     pub fn take_transition(&mut self) -> Option<Transition> {
-        self.transition.take()
+        self.first_transition.take().or_else(|| self.transition.take())
     }
 
     /// Makes the transitions that depend on time alone: an open breaker becomes half-open at the
     /// end of its open time, and probes time out.
     pub fn advance(&mut self, now: Instant) {
+        let epoch = self.epoch;
         self.expire_probes(now);
         if let Phase::Open { until } = self.phase
             && now >= until
         {
+            if self.epoch != epoch {
+                self.first_transition = self.transition.take();
+            }
             self.transition_to(Phase::HalfOpen(ProbeRound::new(now, &self.config)), Cause::OpenTimeout, now);
         }
     }

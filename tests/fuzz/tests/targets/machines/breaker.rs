@@ -110,7 +110,7 @@ impl Run {
     fn check(&mut self, before: State, epoch: u64) {
         let state = self.machine.state();
         assert!(self.machine.epoch() >= epoch);
-        if self.machine.epoch() != epoch && state == State::HalfOpen && before != State::HalfOpen {
+        if self.machine.epoch() != epoch && state == State::HalfOpen {
             self.probes = self.calls.iter().filter(|call| **call == self.machine.epoch()).count().try_into().unwrap();
         }
         assert_eq!(self.machine.remaining(self.now).is_some(), state == State::Open);
@@ -125,14 +125,15 @@ impl Run {
         if self.config.window == WindowKind::Count {
             assert!(counts.total <= self.config.window_calls);
         }
-        if let Some(transition) = self.machine.take_transition() {
-            assert_eq!(transition.to, state);
+        let mut reported = before;
+        while let Some(transition) = self.machine.take_transition() {
+            assert_eq!(transition.from, reported);
             // An operator may also prolong the open time.
             let may_stay = if transition.cause == Cause::Manual { State::Open } else { State::MetricsOnly };
-            assert!(transition.from != state || state == may_stay);
-        } else {
-            assert_eq!(state, before, "a change of the state is reported");
+            assert!(transition.from != transition.to || transition.to == may_stay);
+            reported = transition.to;
         }
+        assert_eq!(reported, state, "every change of the state is reported");
     }
 
     /// A target that has recovered closes the breaker: after the longest open time its probes

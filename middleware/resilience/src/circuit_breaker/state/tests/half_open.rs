@@ -117,6 +117,8 @@ fn open_time_begins_when_probes_time_out() {
     let lost = bench.admit();
     // No call for longer than the timeout of the probe and the next open time together.
     bench.advance(3_600_000);
+    bench.machine.advance(bench.now);
+    assert_eq!([bench.cause(), bench.cause(), bench.cause()], [Some(Cause::HalfOpenTimeout), Some(Cause::OpenTimeout), None]);
     assert_eq!(bench.play("S"), State::Closed);
     assert!(!bench.settle(lost, 'F'));
 }
