@@ -67,9 +67,9 @@ impl Case {
     }
 }
 
-/// Deviation of `h2` in 23 cases, accepted in all: it ends the connection with `PROTOCOL_ERROR` where
-/// RFC 9113 has a more specific code (`COMPRESSION_ERROR`, `FRAME_SIZE_ERROR`, `STREAM_CLOSED`,
-/// `FLOW_CONTROL_ERROR`).
+/// Deviation of `h2` in 23 cases, accepted in all: it ends the connection with `PROTOCOL_ERROR`
+/// where RFC 9113 has a more specific code (`COMPRESSION_ERROR`, `FRAME_SIZE_ERROR`,
+/// `STREAM_CLOSED`, `FLOW_CONTROL_ERROR`).
 fn is_generic(code: u32) -> bool {
     [PROTOCOL_ERROR, INTERNAL_ERROR].contains(&code)
 }
