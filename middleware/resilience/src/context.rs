@@ -104,6 +104,11 @@ impl Context {
     pub fn of<B>(request: &Request<B>) -> Option<&Self> {
         request.extensions().get::<Self>()
     }
+
+    /// Returns the entry of the method table that the request matches.
+    pub fn method_of<B>(request: &Request<B>) -> Option<&'static Method> {
+        Self::of(request).and_then(|context| context.method)
+    }
 }
 
 tokio::task_local! {

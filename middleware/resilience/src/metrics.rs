@@ -169,7 +169,7 @@ where
 impl Series {
     /// Returns the series of `request`, or `None` if it is not measured.
     fn series_for<B>(&self, request: &Request<B>) -> Option<SeriesHandle> {
-        let method = Context::of(request).and_then(|context| context.method);
+        let method = Context::method_of(request);
         Some(match self {
             Self::HttpServer(_) | Self::GrpcServer(_) if method.is_some_and(|method| method.infrastructure) => return None,
             Self::HttpServer(known) => SeriesHandle::HttpServer(known.series_for(

@@ -129,7 +129,7 @@ impl Limit {
                 None
             }
         };
-        let cost = Context::of(request).and_then(|context| context.method).map_or(1, |method| method.cost);
+        let cost = Context::method_of(request).map_or(1, |method| method.cost);
         self.buckets.take(key, cost).map(Some)
     }
 

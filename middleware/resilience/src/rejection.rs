@@ -3,6 +3,8 @@
 
 use std::{borrow::Cow, convert::Infallible, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
+use http::HeaderMap;
+
 use crate::time_limit::LimitOrigin;
 
 #[cfg_attr(not(feature = "error-details"), path = "rejection/no_error_details.rs")]
@@ -29,6 +31,12 @@ pub use violation::Violation;
 /// Response metadata that names the failed service. A service sets it when it fails because of a
 /// dependency, so that the breakers of its own callers do not count the failure against it.
 pub const FAILURE_ORIGIN_HEADER: &str = "x-failure-origin";
+
+/// Returns whether these headers or trailers of a response of `target` name another service as the
+/// failed one.
+pub(crate) fn is_from_dependency(headers: &HeaderMap, target: &str) -> bool {
+    headers.get(FAILURE_ORIGIN_HEADER).is_some_and(|origin| origin.as_bytes() != target.as_bytes())
+}
 
 /// Retry pushback (gRFC A6): milliseconds until a retry is allowed; a negative value forbids
 /// retries.

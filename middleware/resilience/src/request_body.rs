@@ -25,7 +25,6 @@ use crate::{
     caller::CallerKey,
     concurrency_limit::{SharedLimit, SharedPermit},
     context::Context,
-    method_table::Method,
     prefetched_body::{PrefetchedBody, TooLarge},
     rejection::{Rejection, reasons},
     time_limit::TimeLimit,
@@ -111,7 +110,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let passes = request.body().is_end_stream() || method(&request).is_some_and(|method| method.request_stream);
+        let passes = request.body().is_end_stream() || Context::method_of(&request).is_some_and(|method| method.request_stream);
         let mut request = request.map(PrefetchedBody::new);
         if !passes && declared_length(request.headers()).is_some_and(|length| length > self.reception.max_bytes) {
             request.body_mut().fail(Box::new(TooLarge(self.reception.max_bytes)));
@@ -124,10 +123,6 @@ where
         }
         ResponseFuture { state: State::Running { inner: self.inner.call(request) } }
     }
-}
-
-fn method<B>(request: &Request<B>) -> Option<&'static Method> {
-    Context::of(request).and_then(|context| context.method)
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<usize> {
@@ -173,7 +168,7 @@ where
     }
 
     fn start_wait(&self) -> Result<Wait, Rejection> {
-        let infrastructure = method(&self.request).is_some_and(|method| method.infrastructure);
+        let infrastructure = Context::method_of(&self.request).is_some_and(|method| method.infrastructure);
         let permit = self.reception.receiving[usize::from(infrastructure)].try_acquire(CallerKey::of(&self.request));
         let permit = permit.map_err(|refused| refused.rejection("requests being received", RETRY_AFTER))?;
         let end = Instant::now() + self.reception.timeout;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use palisade_middleware::grpc_status;
+
 use crate::{
     format::{ALL, ExpectedCalls, ExpectedServer, Range, Scenario},
     observed::{CompletedCall, Observations, ServerLog},
     stack::Stack,
-    status,
 };
 
 /// Lateness of timers with a paused clock, which count whole milliseconds.
@@ -61,7 +62,7 @@ impl Check {
     fn calls(&mut self, group: &str, expected: &ExpectedCalls, calls: &[CompletedCall]) {
         let mut results: BTreeMap<&str, u64> = BTreeMap::new();
         for call in calls {
-            let name = status::name(call.code);
+            let name = grpc_status::name(call.code);
             let listed = name == "OK" || expected.results.contains_key(name) || !expected.results.contains_key(FAILED);
             *results.entry(if listed { name } else { FAILED }).or_default() += 1;
         }
@@ -75,7 +76,7 @@ impl Check {
         if self.wrong.len() > before
             && let Some(call) = calls.iter().find(|call| call.code != tonic::Code::Ok)
         {
-            self.wrong.push(format!("{group}, first error: {} {}", status::name(call.code), call.message));
+            self.wrong.push(format!("{group}, first error: {} {}", grpc_status::name(call.code), call.message));
         }
         for (number, call) in calls.iter().enumerate() {
             if let Some(range) = expected.elapsed_ms {
@@ -91,7 +92,7 @@ impl Check {
         if let Some(range) = expected.ended_ms {
             self.time(&format!("{group}, end"), range, calls.iter().map(|call| call.ended_ms).max().unwrap_or(0));
         }
-        let sequence: Vec<_> = calls.iter().map(|call| status::name(call.code)).collect();
+        let sequence: Vec<_> = calls.iter().map(|call| grpc_status::name(call.code)).collect();
         if !expected.sequence.is_empty() && sequence != expected.sequence {
             self.wrong.push(format!("{group}: {sequence:?}, expected {:?}", expected.sequence));
         }

@@ -78,7 +78,7 @@ fn linearizable_histories_are_accepted() {
 #[test]
 fn impossible_histories_are_rejected() {
     for (name, history) in [
-        ("a value that nobody wrote", vec![write(1, 2, 7), read(3, 4, 8)]),
+        ("a value that was never written", vec![write(1, 2, 7), read(3, 4, 8)]),
         ("a stale read", vec![write(1, 2, 7), write(3, 4, 8), read(5, 6, 7)]),
         ("a lost write", vec![write(1, 2, 7), read(3, 4, 0)]),
         ("a read that goes back", vec![write(1, 9, 7), read(2, 3, 7), read(4, 5, 0)]),

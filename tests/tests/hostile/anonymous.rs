@@ -92,7 +92,7 @@ async fn hanging_key_set_harms_no_other_issuer() {
     let start = async || {
         let (client, number) = (Client::new(shop.url(), None), Arc::new(AtomicUsize::new(0)));
         attack.repeat(64, move || {
-            let mut claims = jwt::claims("nobody", ALL_SCOPES);
+            let mut claims = jwt::claims("unknown", ALL_SCOPES);
             claims["iss"] = json!(ISSUER);
             let key = format!("unknown-{}", number.fetch_add(1, Ordering::Relaxed));
             let token = jwt::sign(&json!({ "alg": "RS256", "typ": "JWT", "kid": key }), &claims, SECRET.as_bytes());

@@ -19,6 +19,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet, time::timeout};
 pub(crate) struct Attack {
     tasks: JoinSet<()>,
     answered: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
 }
 
 impl Attack {
@@ -30,11 +31,12 @@ impl Attack {
     /// Sends a request `at_once` times, and again after each answer, whatever it is.
     pub(crate) fn repeat(&mut self, at_once: usize, request: impl Fn() -> client::Request + Clone + Send + 'static) {
         for _ in 0..at_once {
-            let (request, answered) = (request.clone(), self.answered.clone());
+            let (request, answered, refused) = (request.clone(), self.answered.clone(), self.refused.clone());
             self.spawn(async move {
                 loop {
-                    if request().attempt().await.is_ok() {
+                    if let Ok(answer) = request().attempt().await {
                         answered.fetch_add(1, Ordering::Relaxed);
+                        refused.fetch_add(usize::from(matches!(answer.status.as_u16(), 429 | 503)), Ordering::Relaxed);
                     }
                     tokio::task::yield_now().await;
                 }
@@ -45,6 +47,11 @@ impl Attack {
     /// Waits until this number of repeated requests was answered.
     pub(crate) async fn wait_for_answers(&self, count: usize) {
         eventually(async || (self.answered.load(Ordering::Relaxed) >= count).then_some(())).await;
+    }
+
+    /// Waits until this number of repeated requests was refused, as overload or beyond a share.
+    pub(crate) async fn wait_for_refusals(&self, count: usize) {
+        eventually(async || (self.refused.load(Ordering::Relaxed) >= count).then_some(())).await;
     }
 
     /// Stops the attack. Returns the number of answers to repeated requests.

@@ -116,25 +116,14 @@ async fn refused_searches_are_no_evidence_against_products() {
         }
     });
     let victim = Victim::enter(&shop).await;
-    let refused = Arc::new(AtomicUsize::new(0));
     let start = async || {
         let mut attack = Attack::default();
         // More searches than one caller may have, and more than there are permits.
         for user in 0..8 {
             let greedy = shop.client(&format!("greedy-{user}"), CUSTOMER);
-            for _ in 0..8 {
-                let (greedy, refused) = (greedy.clone(), refused.clone());
-                attack.spawn(async move {
-                    loop {
-                        let status = greedy.get("/products?q=lamp").attempt().await.map(|answer| answer.status.as_u16());
-                        if matches!(status, Ok(429 | 503)) {
-                            refused.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                });
-            }
+            attack.repeat(8, move || greedy.get("/products?q=lamp"));
         }
-        eventually(async || (refused.load(Ordering::Relaxed) > 500).then_some(())).await;
+        attack.wait_for_refusals(501).await;
         attack
     };
     victim.assert_served_during("refused searches", start).await;

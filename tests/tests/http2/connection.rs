@@ -83,8 +83,8 @@ impl Connection {
     /// reply to the first: by then every error is sent.
     async fn observe(&mut self, case: &Case) -> Outcome {
         let (mut outcome, mut error, mut barriers) = (Outcome::Open, None, 0);
-        let is_response_awaited = case.expected.awaited().is_some();
-        if !is_response_awaited {
+        let awaited = case.expected.awaited();
+        if awaited.is_none() {
             self.send(&ping(BARRIERS[0])).await;
         }
         loop {
@@ -93,7 +93,7 @@ impl Connection {
                 GOAWAY if frame.code() != NO_ERROR => error = error.or(Some(frame.code())),
                 _ if error.is_some() => {}
                 RST_STREAM if frame.stream == case.expected.stream() => outcome = Outcome::Reset(frame.code()),
-                HEADERS if Some(frame.stream) == case.expected.awaited() && outcome == Outcome::Open => {
+                HEADERS if Some(frame.stream) == awaited && outcome == Outcome::Open => {
                     // Updates of the table size may come first (RFC 7541 §4.2, §6.3).
                     let field = frame.payload.iter().find(|byte| *byte >> 5 != 1);
                     outcome = Outcome::Response { is_ok: field == Some(&STATUS_200) };
@@ -105,10 +105,7 @@ impl Connection {
                 }
                 _ => {}
             }
-            if error.is_none() && is_response_awaited && case.expected.awaited().is_some_and(|stream| frame.ends(stream)) {
-                return outcome;
-            }
-            if error.is_none() && is_response_awaited && matches!(outcome, Outcome::Reset(_)) {
+            if error.is_none() && awaited.is_some_and(|stream| frame.ends(stream) || matches!(outcome, Outcome::Reset(_))) {
                 return outcome;
             }
         }

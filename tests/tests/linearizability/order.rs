@@ -168,7 +168,7 @@ mod tests {
             ("two orders of one key", vec![created(), replayed("b")]),
             ("created twice", vec![created(), created()]),
             ("lost cancellation", vec![created(), cancelled(4), read(Confirmed, 3)]),
-            ("cancelled by nobody", vec![created(), read(Confirmed, 3), read(Cancelled, 4)]),
+            ("cancelled without a request", vec![created(), read(Confirmed, 3), read(Cancelled, 4)]),
             ("version with two statuses", vec![created(), read(Pending, 2), read(Confirmed, 2)]),
             ("terminal status left", vec![created(), read(Failed, 2), cancelled(3)]),
             ("confirmed, then failed", vec![created(), read(Confirmed, 3), read(Failed, 4)]),

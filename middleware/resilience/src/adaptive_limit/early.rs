@@ -33,7 +33,7 @@ impl<S> Layer<S> for EarlyRejectionLayer {
 
 impl Predicate for EarlyRejectionLayer {
     fn check<B>(&self, request: Request<B>) -> Result<Request<B>, Rejection> {
-        let method = Context::of(&request).and_then(|context| context.method);
+        let method = Context::method_of(&request);
         // An unknown path is rejected by its access rule, not by load.
         if let (Some(limiter), Some(method)) = (&self.0, method)
             && !method.is_exempt_from_limits()

@@ -11,7 +11,7 @@ use crate::{
     body::End,
     deadline, grpc_status,
     protocol::Protocol,
-    rejection::{FAILURE_ORIGIN_HEADER, Rejection, Retry, TransportError, reasons},
+    rejection::{self, Rejection, Retry, TransportError, reasons},
     retry,
     time_limit::NoEvidence,
 };
@@ -109,9 +109,10 @@ fn classify_rejection(rejection: &Rejection) -> Classification {
 }
 
 fn classify_code(code: Code, headers: &HeaderMap, target: &str) -> Classification {
-    let is_from_dependency = || headers.get(FAILURE_ORIGIN_HEADER).is_some_and(|origin| origin.as_bytes() != target.as_bytes());
     match code {
-        Code::Unavailable | Code::Unknown | Code::Internal | Code::DataLoss | Code::DeadlineExceeded if is_from_dependency() => {
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::DataLoss | Code::DeadlineExceeded
+            if rejection::is_from_dependency(headers, target) =>
+        {
             CallOutcome::Neutral.into()
         }
         Code::Unavailable | Code::Unknown | Code::Internal | Code::DataLoss => CallOutcome::Failure.into(),

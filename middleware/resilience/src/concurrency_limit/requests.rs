@@ -42,7 +42,7 @@ impl Limit for RequestLimit {
 
     fn try_acquire<B>(&self, request: &Request<B>) -> Result<Option<SharedPermit>, Rejection> {
         // A shed health check would make a busy process look dead.
-        if Context::of(request).and_then(|context| context.method).is_some_and(Method::is_exempt_from_limits) {
+        if Context::method_of(request).is_some_and(Method::is_exempt_from_limits) {
             return Ok(None);
         }
         self.shared.try_acquire(CallerKey::of(request)).map(Some).map_err(|refused| {

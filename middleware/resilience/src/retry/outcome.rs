@@ -14,7 +14,7 @@ use super::{peek::PeekedBody, pushback, pushback_of_head, pushback_of_http};
 use crate::{
     deadline, grpc_status,
     protocol::Protocol,
-    rejection::{FAILURE_ORIGIN_HEADER, PUSHBACK_HEADER, Rejection, Retry, TransportError},
+    rejection::{self, FAILURE_ORIGIN_HEADER, PUSHBACK_HEADER, Rejection, Retry, TransportError},
     time_limit::NoEvidence,
 };
 
@@ -72,14 +72,10 @@ pub(super) fn classify<R: Body>(protocol: Protocol, answer: &mut Answer<R>, targ
         Some(Code::DeadlineExceeded) if mark.is_some_and(|mark| mark.applies(Instant::now()).is_some()) => Outcome::CallerTimeout,
         // Headers of a successful response are not searched for a pushback.
         Some(Code::Ok) => Outcome::Completed,
-        Some(code) => {
-            let outcome = classify_code(code, pushback(status));
-            let origin = status.get(FAILURE_ORIGIN_HEADER);
-            match outcome {
-                Outcome::Failed(advice) if origin.is_some_and(|origin| origin.as_bytes() != target.as_bytes()) => Outcome::Excused(advice),
-                outcome => outcome,
-            }
-        }
+        Some(code) => match classify_code(code, pushback(status)) {
+            Outcome::Failed(advice) if rejection::is_from_dependency(status, target) => Outcome::Excused(advice),
+            outcome => outcome,
+        },
         None if response.status() != StatusCode::OK => classify_http_status(response.status(), pushback_of_head(response)),
         None if response.body().has_ended() => Outcome::NonRetryable,
         // The status is still to come, too late for a retry.

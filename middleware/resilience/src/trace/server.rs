@@ -133,7 +133,7 @@ where
 
 /// Starts the span of a request. Returns also whether its outcome decides about a local trace.
 fn scope_for_request<B>(protocol: Protocol, proxies: &TrustedProxies, request: &Request<B>) -> (Scope, bool) {
-    let method = Context::of(request).and_then(|context| context.method);
+    let method = Context::method_of(request);
     if method.is_some_and(|method| method.infrastructure) {
         receive_verdicts(protocol, request);
         return (Scope::none(), false);

@@ -72,7 +72,7 @@ async fn repaired_order_leaves_quarantine(db: Database) {
 
 async fn unreadable_event_is_dead_lettered(db: Database) {
     let bad = db.accept("poison", NOW).await.saga.order.id;
-    let far = if matches!(db.back_door, BackDoor::Sqlite { .. }) { "9223372036854775807" } else { "'infinity'" };
+    let far = unreadable_time(&db);
     db.back_door.execute(&format!("UPDATE outbox SET created_at = {far}")).await.unwrap();
     let good = db.accept("alice", NOW).await.saga.order.id;
     for _ in 0..2 {
@@ -89,32 +89,38 @@ async fn list_leaves_out_unreadable_orders(db: Database) {
     for second in 0..5 {
         ids.push(db.accept("alice", NOW + Duration::from_secs(second)).await.saga.order.id);
     }
-    let far = if matches!(db.back_door, BackDoor::Sqlite { .. }) { "9223372036854775807" } else { "'infinity'" };
+    let far = unreadable_time(&db);
     for bad in [ids.remove(3), ids.remove(1)] {
-        let id = match db.back_door {
-            BackDoor::Sqlite { .. } => format!("x'{}'", bad.as_uuid().simple()),
-            BackDoor::Postgres { .. } => format!("'{bad}'"),
-        };
-        // The guard against illegal writes protects the column.
-        let guard = if matches!(db.back_door, BackDoor::Sqlite { .. }) {
-            "DROP TRIGGER IF EXISTS guard_order"
-        } else {
-            "ALTER TABLE orders DISABLE TRIGGER guard_order"
-        };
-        db.back_door.execute(guard).await.unwrap();
-        db.back_door.execute(&format!("UPDATE orders SET updated_at = {far} WHERE id = {id}")).await.unwrap();
+        force(&db, bad, &format!("updated_at = {far}")).await;
     }
+    let mut listed = list_one_by_one(&db).await;
+    listed.reverse();
+    assert_eq!(listed, ids);
+}
+
+/// Literal of a time that is beyond the range of the service.
+fn unreadable_time(db: &Database) -> &'static str {
+    if matches!(db.back_door, BackDoor::Sqlite { .. }) { "9223372036854775807" } else { "'infinity'" }
+}
+
+/// Lists the orders of alice by pages of one.
+async fn list_one_by_one(db: &Database) -> Vec<OrderId> {
     let (mut listed, mut after) = (Vec::new(), None);
     loop {
         let page = db.store.list(List { user_id: Some("alice".into()), limit: 1, after, ..List::default() }).await.unwrap();
         listed.extend(page.orders.iter().map(|order| order.id));
         after = page.next;
         if after.is_none() {
-            break;
+            return listed;
         }
     }
-    listed.reverse();
-    assert_eq!(listed, ids);
+}
+
+/// Creates an order of `user` and completes it.
+async fn complete(db: &Database, user: &'static str) -> OrderId {
+    let id = db.confirm(&db.accept(user, NOW).await, NOW).await.saga.order.id;
+    db.store.set_status(id, Status::Completed, admin(), any(), NOW).await.unwrap();
+    id
 }
 
 /// Changes order `id` past the guards of the schema.
@@ -129,27 +135,14 @@ async fn force(db: &Database, id: OrderId, change: &str) {
 }
 
 async fn unreadable_times_hide_no_order(db: Database) {
-    let far = if matches!(db.back_door, BackDoor::Sqlite { .. }) { "9223372036854775807" } else { "'infinity'" };
-    let complete = async || {
-        let id = db.confirm(&db.accept("alice", NOW).await, NOW).await.saga.order.id;
-        db.store.set_status(id, Status::Completed, admin(), any(), NOW).await.unwrap();
-        id
-    };
-    let good = complete().await;
+    let far = unreadable_time(&db);
+    let good = complete(&db, "alice").await;
     for column in ["created_at", "created_at", "deleted_at"] {
-        let bad = complete().await;
+        let bad = complete(&db, "alice").await;
         force(&db, bad, &format!("{column} = {far}")).await;
         assert!(db.store.find(bad).await.is_err(), "{column}");
     }
-    let (mut listed, mut after) = (Vec::new(), None);
-    loop {
-        let page = db.store.list(List { user_id: Some("alice".into()), limit: 1, after, ..List::default() }).await.unwrap();
-        listed.extend(page.orders.iter().map(|order| order.id));
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
+    let listed = list_one_by_one(&db).await;
     assert_eq!(listed, [good]);
     db.back_door.execute("DELETE FROM fulfilments; UPDATE outbox SET published_at = created_at").await.unwrap();
     let settled = db.store.settled_orders(Status::Completed, NOW + LEASE, None, 10).await.unwrap();
@@ -157,12 +150,7 @@ async fn unreadable_times_hide_no_order(db: Database) {
 }
 
 async fn unreadable_fulfilment_does_not_block_the_others(db: Database) {
-    let complete = async |user: &'static str| {
-        let id = db.confirm(&db.accept(user, NOW).await, NOW).await.saga.order.id;
-        db.store.set_status(id, Status::Completed, admin(), any(), NOW).await.unwrap();
-        id
-    };
-    let (bad, good) = (complete("poison").await, complete("alice").await);
+    let (bad, good) = (complete(&db, "poison").await, complete(&db, "alice").await);
     let owner = if matches!(db.back_door, BackDoor::Sqlite { .. }) { "'a' || char(10)" } else { "'a' || chr(10)" };
     force(&db, bad, &format!("user_id = {owner}")).await;
     db.back_door.execute("UPDATE fulfilments SET attempts = 9223372036854775807").await.unwrap();

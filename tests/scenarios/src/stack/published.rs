@@ -11,12 +11,7 @@ use http_body_util::{BodyExt, Collected, Full};
 use recloser::{AsyncRecloser, Recloser};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Code, Status,
-    body::Body,
-    service::Routes,
-    transport::{Endpoint, Server},
-};
+use tonic::{Code, Status, body::Body, service::Routes, transport::Endpoint};
 use tower::{
     BoxError, ServiceBuilder, ServiceExt,
     limit::GlobalConcurrencyLimitLayer,
@@ -34,7 +29,7 @@ use tower::{
 
 use super::{
     Client, Stack,
-    tonic_alone::{Balanced, balanced, lazy},
+    tonic_alone::{Balanced, TonicAlone, balanced, lazy, server},
 };
 use crate::{
     format::{BreakerPolicy, ClientPolicy, Need, READ, ServerPolicy},
@@ -64,21 +59,7 @@ impl Stack for Published {
     }
 
     fn provides(&self, need: Need) -> bool {
-        matches!(
-            need,
-            Need::Retry
-                | Need::RetryBudget
-                | Need::Breaker
-                | Need::AttemptTimeout
-                | Need::CallTimeout
-                | Need::Bulkhead
-                | Need::Balancing
-                | Need::EndpointUpdates
-                | Need::LoadShedding
-                | Need::ServerDeadline
-                | Need::Drain
-                | Need::ConnectionAge
-        )
+        TonicAlone.provides(need) || matches!(need, Need::Retry | Need::RetryBudget | Need::Breaker | Need::Bulkhead)
     }
 
     /// recloser reads the system clock.
@@ -126,14 +107,7 @@ impl Stack for Published {
         shutdown: CancellationToken,
     ) -> anyhow::Result<BoxFuture<'static, ()>> {
         let limit = policy.max_in_flight.map_or(UNLIMITED, |limit| limit as usize);
-        let mut server = Server::builder().load_shed(true);
-        if let Some(ms) = policy.default_deadline_ms.into_iter().chain(policy.max_deadline_ms).min() {
-            server = server.timeout(Duration::from_millis(ms));
-        }
-        if let Some(ms) = policy.max_connection_age_ms {
-            server = server.max_connection_age(Duration::from_millis(ms));
-        }
-        let mut server = server.layer(GlobalConcurrencyLimitLayer::new(limit));
+        let mut server = server(policy).load_shed(true).layer(GlobalConcurrencyLimitLayer::new(limit));
         let incoming = listener.map(|accepted| accepted.map(|(io, _)| io));
         let serving = server.add_routes(Routes::from(handler)).serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned());
         Ok(serving.map(drop).boxed())

@@ -78,20 +78,26 @@ impl Stack for TonicAlone {
         handler: Router,
         shutdown: CancellationToken,
     ) -> anyhow::Result<BoxFuture<'static, ()>> {
-        let mut server = Server::builder();
+        let mut server = server(policy);
         if let Some(limit) = policy.max_in_flight {
             server = server.concurrency_limit_per_connection(limit as usize).load_shed(true);
-        }
-        if let Some(ms) = policy.default_deadline_ms.into_iter().chain(policy.max_deadline_ms).min() {
-            server = server.timeout(Duration::from_millis(ms));
-        }
-        if let Some(ms) = policy.max_connection_age_ms {
-            server = server.max_connection_age(Duration::from_millis(ms));
         }
         let incoming = listener.map(|accepted| accepted.map(|(io, _)| io));
         let serving = server.add_routes(Routes::from(handler)).serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned());
         Ok(serving.map(drop).boxed())
     }
+}
+
+/// Server of tonic with its own timeout and connection age.
+pub(super) fn server(policy: &ServerPolicy) -> Server {
+    let mut server = Server::builder();
+    if let Some(ms) = policy.default_deadline_ms.into_iter().chain(policy.max_deadline_ms).min() {
+        server = server.timeout(Duration::from_millis(ms));
+    }
+    if let Some(ms) = policy.max_connection_age_ms {
+        server = server.max_connection_age(Duration::from_millis(ms));
+    }
+    server
 }
 
 /// A client without the layers around it.

@@ -76,7 +76,7 @@ fn dependency_failure_is_neutral() {
         (Code::DeadlineExceeded, "products", Classification::TimedOut),
     ] {
         let mut response = trailers_only(code);
-        response.headers_mut().insert(FAILURE_ORIGIN_HEADER, http::HeaderValue::from_static(origin));
+        response.headers_mut().insert(rejection::FAILURE_ORIGIN_HEADER, http::HeaderValue::from_static(origin));
         assert_eq!(classify_grpc_head(&response, "products"), Some(finding), "{code:?} of {origin}");
         assert_eq!(classify_trailers(Some(response.headers()), "products"), finding, "{code:?} of {origin}");
     }
