@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use palisade_tests::{rules, servers::Prometheus, shop::ALL_SCOPES};
+use palisade_tests::{eventually, rules, servers::Prometheus, shop::ALL_SCOPES};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -21,6 +21,9 @@ pub use scenarios::{SCENARIOS, Scenario};
 
 use self::{run_result::Fault, scenarios::Setting};
 use crate::{Environment, TimeLimits, k6};
+
+/// Prefix of the output line of an accepted order (`lib/user_journeys.ts`).
+const ACCEPTED_PREFIX: &str = "accepted order ";
 
 /// Load of a run: phases and rate.
 #[derive(Debug)]
@@ -154,6 +157,8 @@ async fn inject_under_load(environment: &mut Environment, scenario: &Scenario, l
     let k6 = tokio::task::spawn_blocking(move || command.status().expect("k6 can be started"));
 
     sleep(load.before).await;
+    // On a busy machine k6 itself starts late: the fault begins under load.
+    eventually(async || fs::read_to_string(&output).ok()?.contains(ACCEPTED_PREFIX).then_some(())).await;
     let started = sample::now();
     (scenario.inject)(environment).await;
     sleep(load.fault).await;
@@ -174,7 +179,7 @@ async fn inject_under_load(environment: &mut Environment, scenario: &Scenario, l
 /// Asserts that no accepted order is lost or unfinished.
 async fn assert_accepted_orders_finished(environment: &Environment, output: &str, result: &mut RunResult) {
     let admin = environment.shop.client("load-admin", ALL_SCOPES);
-    let ids: BTreeSet<_> = output.split("accepted order ").skip(1).filter_map(|rest| rest.get(..36)).collect();
+    let ids: BTreeSet<_> = output.split(ACCEPTED_PREFIX).skip(1).filter_map(|rest| rest.get(..36)).collect();
     let mut unfinished = Vec::new();
     for id in &ids {
         let order = admin.get(format!("/orders/{id}")).await;
