@@ -6,7 +6,7 @@ use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, time::Durat
 use axum::{Router, body::Body};
 use bytes::Bytes;
 use http::{Request, Response};
-use palisade_auth::{AuthenticateLayer, AuthorizeLayer, Verifier};
+use palisade_auth::{AuthenticateLayer, AuthorizeLayer, ServiceCallers, Verifier};
 use palisade_resilience::{
     adaptive_limit::AdaptiveLimitLayer,
     catch_panic::CatchPanicLayer,
@@ -77,12 +77,13 @@ where
     let metrics = MetricsLayer::new(boundary).with_preregistered_series(&methods, Scheme::of_port(config.tls.is_on()));
     // Validated with the configuration.
     let proxies = config.address_limit.proxies().unwrap_or_default();
+    let callers = Arc::new(ServiceCallers(verifier.clone()));
     ServiceBuilder::new()
         .map_request(|request: Request<B>| request.map(Body::new))
         // Cheap, never rejects, provides the request context to all layers below.
         .layer(RequestContextLayer(methods))
         // Span around everything that can log.
-        .layer(ServerTraceLayer::new(protocol).with_trusted_proxies(proxies))
+        .layer(ServerTraceLayer::new(protocol).with_trusted_proxies(proxies).with_internal_callers(callers))
         // Must see rejections and timeouts, and records cancellations from `Drop`.
         .layer(metrics)
         // Layers below fail with a typed `Rejection`; above there are only responses.

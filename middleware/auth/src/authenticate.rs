@@ -151,7 +151,7 @@ fn missing() -> Rejection {
 }
 
 /// Extracts the single bearer token of a request (RFC 6750 §2.1). The scheme is case-insensitive.
-fn bearer(headers: &HeaderMap) -> Result<&str, Rejection> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Rejection> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or_else(missing)?;
     if values.next().is_some() {

@@ -178,7 +178,7 @@ impl Config {
 /// Keys of an issuer in the settings.
 enum Source<'a> {
     Fixed(TrustedKey),
-    File(&'a PathBuf),
+    File(&'a PathBuf, Vec<TrustedKey>),
     Url(Url),
 }
 
@@ -187,7 +187,7 @@ impl IssuerConfig {
         self.validate(name)?;
         let keys = match self.local_keys(name)? {
             Source::Fixed(key) => JwksSource::fixed(vec![key]),
-            Source::File(path) => JwksSource::from_file(path),
+            Source::File(path, keys) => JwksSource::from_file(path).with_keys(keys),
             Source::Url(url) => JwksSource::from_url(name, &url, connect)
                 .map_err(|error| Invalid::new(setting(name, "jwks_url"), causes(&*error).to_string()))?,
         };
@@ -256,9 +256,9 @@ impl IssuerConfig {
             return TrustedKey::from_pem(&read("public_key_file", path)?, algorithm).map(Source::Fixed).map_err(bad("public_key_file"));
         }
         if let Some(path) = jwks_file {
-            // Loaded once at startup, so that an invalid file fails early.
-            TrustedKey::from_jwks(&read("jwks_file", path)?).map_err(bad("jwks_file"))?;
-            return Ok(Source::File(path));
+            // At startup, so that an invalid file fails early, and the first token finds its key.
+            let keys = TrustedKey::from_jwks(&read("jwks_file", path)?).map_err(bad("jwks_file"))?;
+            return Ok(Source::File(path, keys));
         }
         let url = jwks_url.as_ref().and_then(|url| Url::parse(url.expose_secret()).ok());
         let url = url.filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());

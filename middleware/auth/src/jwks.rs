@@ -131,6 +131,13 @@ impl JwksSource {
         Self::empty(Some(JwksLocation::File(path.into())))
     }
 
+    /// Sets the keys until the next refresh.
+    #[must_use]
+    pub fn with_keys(self, keys: Vec<TrustedKey>) -> Self {
+        self.0.replace(keys);
+        self
+    }
+
     /// Creates a set that is loaded from an `http` or `https` URL on first use.
     pub fn from_url(issuer: &str, url: &Url, connect: ConnectJwks) -> Result<Self, BoxError> {
         Ok(Self::from_client(connect(issuer, url)?))

@@ -12,6 +12,7 @@ pub mod jwks;
 pub mod keys;
 mod rejection_counters;
 mod revocations;
+mod service_callers;
 mod verifier;
 
 pub use authenticate::{Authenticate, AuthenticateLayer};
@@ -23,6 +24,7 @@ pub use internal_token::{InternalTokens, TokenPolicy};
 pub use issuer::{Issuer, Rules};
 pub use palisade_resilience::context::{InvalidSubject, Principal, Subject};
 pub use revocations::{RevocationError, RevocationFile, Revocations};
+pub use service_callers::ServiceCallers;
 pub use verifier::Verifier;
 
 /// JOSE `typ` of internal tokens, which services sign for each other (shape of RFC 8693, lifetime ≤

@@ -283,7 +283,7 @@ fn check_claims(issuer: &Issuer, claims: &Claims, now: i64) -> Result<(), Reject
 
 /// Decodes a segment, which must be a JSON object in UTF-8 (RFC 8725, section 3.7): serde also
 /// reads a struct from an array, and skips any bytes in members that it ignores.
-fn decode_segment<T: serde::de::DeserializeOwned>(encoded: &str) -> Option<T> {
+pub(super) fn decode_segment<T: serde::de::DeserializeOwned>(encoded: &str) -> Option<T> {
     let json = URL_SAFE_NO_PAD.decode(encoded).ok()?;
     let text = std::str::from_utf8(&json).ok()?;
     text.trim_ascii_start().starts_with('{').then(|| serde_json::from_str(text).ok()).flatten()

@@ -1,6 +1,7 @@
 //! Tail sampling: at a sample ratio of 0.01 every failed and every slow request has its whole
 //! trace.
 
+use palisade_proto::products::v1::{FindOneRequest, products_service_client::ProductsServiceClient};
 use palisade_tests::{
     Client, Response, Shop, eventually,
     otlp::{
@@ -170,6 +171,40 @@ async fn other_requests_have_no_trace_whoever_asks() {
     last.any_problem(400);
     collector.trace(last.header("x-trace-id").unwrap(), is_whole).await;
     let leaked: Vec<_> = collector.spans().into_iter().filter(|span| ids.contains(&span.trace_id)).collect();
+    assert!(leaked.is_empty(), "{leaked:#?}");
+}
+
+/// A user who calls a service directly knows the ids of the calling span.
+#[tokio::test]
+async fn direct_grpc_callers_do_not_choose_sampling() {
+    let collector = Collector::start();
+    let shop = Shop::all_in_one_with(|command| {
+        collector.configure(command);
+        command.env("PALISADE_TELEMETRY__SAMPLE_RATIO", "0");
+    });
+    let product = create_product(&shop.client("seller", ALL_SCOPES), 1).await;
+    let mut products = ProductsServiceClient::new(shop.grpc_channel("products"));
+    let token = shop.service_token("products", "direct", "products:read");
+    let ids = ["0000000000000000000000000000000c", "0000000000000000000000000000000d"];
+    let call = |id: String, traceparent: String| {
+        let mut call = tonic::Request::new(FindOneRequest { id });
+        call.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        call.metadata_mut().insert("traceparent", traceparent.parse().unwrap());
+        call
+    };
+    for (id, flags) in ids.iter().zip(["01", "00"]) {
+        products.find_one(call(product.clone(), format!("00-{id}-000000000000000b-{flags}"))).await.unwrap();
+    }
+    let check = Client::new(shop.grpc_url("products"), None).with_http2();
+    let check = check.request(reqwest::Method::POST, "/grpc.health.v1.Health/Check").header("content-type", "application/grpc");
+    let verdicts = ids.map(|id| format!("{id}-000000000000000b")).join(",");
+    check.header("x-kept-traces", &verdicts).body(vec![0; 5]).attempt().await.unwrap();
+
+    // The trace of a failure is kept, as for every caller.
+    let failed = "0000000000000000000000000000000e";
+    products.find_one(call("nonsense".to_owned(), format!("00-{failed}-000000000000000b-00"))).await.unwrap_err();
+    collector.trace(failed, |trace| !trace.0.is_empty()).await;
+    let leaked: Vec<_> = collector.spans().into_iter().filter(|span| ids.contains(&span.trace_id.as_str())).collect();
     assert!(leaked.is_empty(), "{leaked:#?}");
 }
 

@@ -14,6 +14,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use http::HeaderMap;
 use opentelemetry::{
     Context, SpanId, TraceId,
     trace::{SpanContext, TraceContextExt, TraceFlags, TraceState},
@@ -21,13 +22,19 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
 use super::tail_sampling::HeldTrace;
-use crate::protocol::Protocol;
 
 pub use super::tail_sampling::TailSampling;
 
 pub use super::local_traces::LocalTraces;
 
 static SAMPLING: OnceLock<Sampling> = OnceLock::new();
+
+/// Recognizes calling services, before authentication.
+pub trait InternalCallers: std::fmt::Debug + Send + Sync {
+    /// Returns whether a request with these headers is from an internal service. Called for each
+    /// gRPC request, so it must be cheap, for invalid credentials too.
+    fn is_internal(&self, headers: &HeaderMap) -> bool;
+}
 
 /// Trust in the trace context of callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +51,7 @@ pub enum TrustBoundary {
 pub struct Sampling {
     /// Whether spans are exported. If not, only those of local traces are started.
     pub exported: bool,
-    /// Trust boundary of HTTP callers. gRPC callers are always internal services.
+    /// Trust boundary of HTTP callers. gRPC callers are told apart by [`InternalCallers`].
     pub boundary: TrustBoundary,
     /// Sampling ratio of new traces, 0 to 1.
     pub ratio: f64,
@@ -100,10 +107,9 @@ impl Sampling {
     }
 
     /// `draw` returns a random trace id.
-    fn decide(&self, protocol: Protocol, parent: Context, draw: fn() -> TraceId) -> Decision {
+    fn decide(&self, boundary: TrustBoundary, parent: Context, draw: fn() -> TraceId) -> Decision {
         let caller = parent.span().span_context().clone();
         let trace_id = if caller.is_valid() { caller.trace_id() } else { draw() };
-        let boundary = if protocol == Protocol::Grpc { TrustBoundary::Internal } else { self.boundary };
         let sampled = match boundary {
             TrustBoundary::Internal if caller.is_valid() => caller.is_sampled(),
             // Neither the flag nor the id of an external caller decides: either could force or
@@ -171,11 +177,14 @@ impl Sampling {
     }
 }
 
-/// Decides for a request with this parent. Without an installed policy the application's subscriber
-/// decides.
-pub(super) fn decide(protocol: Protocol, parent: Context) -> Decision {
+/// Decides for a request with this parent. `boundary` is that of a gRPC caller. Without an installed
+/// policy the application's subscriber decides.
+pub(super) fn decide(boundary: Option<TrustBoundary>, parent: Context) -> Decision {
     match SAMPLING.get() {
-        Some(sampling) => sampling.decide(protocol, parent, || RandomIdGenerator::default().new_trace_id()),
+        Some(sampling) => {
+            let boundary = boundary.unwrap_or(sampling.boundary);
+            sampling.decide(boundary, parent, || RandomIdGenerator::default().new_trace_id())
+        }
         None => Decision::Traced(parent),
     }
 }
@@ -262,7 +271,7 @@ mod tests {
     }
 
     fn is_traced(boundary: TrustBoundary, ratio: f64, parent: Context) -> bool {
-        matches!(policy(boundary, ratio).decide(Protocol::Http, parent, || LOW), Decision::Traced(_))
+        matches!(policy(boundary, ratio).decide(boundary, parent, || LOW), Decision::Traced(_))
     }
 
     #[test]
@@ -286,7 +295,7 @@ mod tests {
         let sampling = policy(TrustBoundary::Public, 0.1);
         for id in [1, u128::MAX, 1 << 63] {
             for sampled in [false, true] {
-                let is_traced = |draw| matches!(sampling.decide(Protocol::Http, caller(id, sampled), draw), Decision::Traced(_));
+                let is_traced = |draw| matches!(sampling.decide(TrustBoundary::Public, caller(id, sampled), draw), Decision::Traced(_));
                 assert_eq!((is_traced(|| LOW), is_traced(|| HIGH)), (true, false), "{id:x} {sampled}");
             }
         }
@@ -295,7 +304,7 @@ mod tests {
     #[test]
     fn untraced_request_keeps_trace_id_and_flag() {
         let Decision::NotRecorded(context) =
-            (Sampling { exported: false, ..policy(TrustBoundary::Public, 0.0) }).decide(Protocol::Grpc, caller(true), || LOW)
+            (Sampling { exported: false, ..policy(TrustBoundary::Public, 0.0) }).decide(TrustBoundary::Internal, caller(true), || LOW)
         else {
             panic!("traced although spans are not exported");
         };
@@ -327,14 +336,14 @@ mod tests {
     async fn local_traces_are_recorded_at_any_ratio() {
         let local = Arc::new(LocalTraces::new(2));
         let sampling = Sampling { exported: false, local: Some(local.clone()), ..policy(TrustBoundary::Public, 0.0) };
-        let decide = |protocol, parent| sampling.decide(protocol, parent, || HIGH);
+        let decide = |boundary, parent| sampling.decide(boundary, parent, || HIGH);
         let is_begun = |decision| matches!(decision, Decision::Traced(parent) if is_local(&parent));
-        assert!(is_begun(decide(Protocol::Http, Context::new())) && is_begun(decide(Protocol::Http, caller(false))));
+        assert!(is_begun(decide(TrustBoundary::Public, Context::new())) && is_begun(decide(TrustBoundary::Public, caller(false))));
         // The sampler adds the id of the root span; hops between services follow it.
-        assert!(!is_begun(decide(Protocol::Grpc, caller(false))));
+        assert!(!is_begun(decide(TrustBoundary::Internal, caller(false))));
         local.insert(TraceId::from(7_u128));
-        assert!(is_begun(decide(Protocol::Grpc, caller(false))) && sampling.records_below(&caller(false)));
+        assert!(is_begun(decide(TrustBoundary::Internal, caller(false))) && sampling.records_below(&caller(false)));
         // At the maximum, the caller's id does not help.
-        assert!(!is_begun(decide(Protocol::Http, caller(true))) && !sampling.records_below(&caller(true)));
+        assert!(!is_begun(decide(TrustBoundary::Public, caller(true))) && !sampling.records_below(&caller(true)));
     }
 }

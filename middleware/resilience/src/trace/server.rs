@@ -24,7 +24,7 @@ use self::new_span::Head;
 use super::{
     Scope, ScopeGuard, TRACE_ID_HEADER,
     propagation::{current_trace_id, extract},
-    sampling::{self, Decision},
+    sampling::{self, Decision, InternalCallers, TrustBoundary},
     tail_sampling::{KEPT_TRACES_HEADER, PARTIAL_FAILURE, SLOW, SLOW_REASON, Verdict},
     trace_context,
 };
@@ -57,12 +57,26 @@ use crate::{
 pub struct ServerTraceLayer {
     protocol: Protocol,
     proxies: TrustedProxies,
+    callers: Option<Arc<dyn InternalCallers>>,
 }
 
 impl ServerTraceLayer {
-    /// Creates a layer for `protocol` without trusted proxies.
+    /// Creates a layer for `protocol` without trusted proxies. All gRPC callers are internal
+    /// services.
     pub fn new(protocol: Protocol) -> Self {
-        Self { protocol, proxies: TrustedProxies::default() }
+        Self { protocol, proxies: TrustedProxies::default(), callers: None }
+    }
+
+    /// Follows the sampling decision of a gRPC caller only if it is one of `callers`.
+    #[must_use]
+    pub fn with_internal_callers(self, callers: Arc<dyn InternalCallers>) -> Self {
+        Self { callers: Some(callers), ..self }
+    }
+
+    /// Returns the trust boundary of a gRPC request. That of HTTP requests is the policy's.
+    fn boundary<B>(&self, request: &Request<B>) -> Option<TrustBoundary> {
+        let is_internal = || self.callers.as_ref().is_none_or(|callers| callers.is_internal(request.headers()));
+        (self.protocol == Protocol::Grpc).then(|| if is_internal() { TrustBoundary::Internal } else { TrustBoundary::Public })
     }
 
     /// Trusts `x-forwarded-for` of these proxies for `client.address`.
@@ -101,9 +115,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let ServerTraceLayer { protocol, proxies } = &self.layer;
+        let protocol = &self.layer.protocol;
         let log = (*protocol == Protocol::Http).then(|| RequestLog::begin(&mut request)).flatten();
-        let (scope, decides_about_local) = scope_for_request(*protocol, proxies, &request);
+        let (scope, decides_about_local) = scope_for_request(&self.layer, &request);
         let stream = Context::of(&request).is_some_and(Context::is_stream);
         let facts = match &log {
             Some(log) => Some(log.facts.clone()),
@@ -132,10 +146,11 @@ where
 }
 
 /// Starts the span of a request. Returns also whether its outcome decides about a local trace.
-fn scope_for_request<B>(protocol: Protocol, proxies: &TrustedProxies, request: &Request<B>) -> (Scope, bool) {
+fn scope_for_request<B>(layer: &ServerTraceLayer, request: &Request<B>) -> (Scope, bool) {
+    let ServerTraceLayer { protocol, proxies, .. } = layer;
     let method = Context::method_of(request);
     if method.is_some_and(|method| method.infrastructure) {
-        receive_verdicts(protocol, request);
+        receive_verdicts(*protocol, request);
         return (Scope::none(), false);
     }
     // The request of every log record is found in the context.
@@ -143,16 +158,16 @@ fn scope_for_request<B>(protocol: Protocol, proxies: &TrustedProxies, request: &
         Some(current) => context.with_value(current),
         None => context,
     };
-    match sampling::decide(protocol, extract(request.headers())) {
+    match sampling::decide(layer.boundary(request), extract(request.headers())) {
         Decision::NotRecorded(ids) => (Scope::of_ids(with_request(ids)), false),
         Decision::Held(trace, id, parent) => {
-            let head = Head::of(protocol, proxies, request);
+            let head = Head::of(*protocol, proxies, request);
             (Scope::of_held_request(trace, id, &with_request(parent), Box::new(move || head.start_span())), false)
         }
         Decision::Traced(parent) => {
             let decides_about_local = sampling::decides_about_local(&parent);
             let parent = with_request(parent);
-            let span = Head::of(protocol, proxies, request).start_span();
+            let span = Head::of(*protocol, proxies, request).start_span();
             // Must precede the first enter, which would fix the parent. Fails only without an
             // OpenTelemetry subscriber.
             let _ = span.set_parent(parent);
