@@ -1,5 +1,6 @@
-//! Background jobs that never end in silence: a panic, an error or an early end is caught, counted,
-//! logged once and followed by a restart with backoff. A heartbeat shows that the job works.
+//! Background jobs that never end in silence: a panic, an error, an early end or a stall is caught,
+//! counted, logged once and followed by a restart with backoff. A heartbeat shows that the job
+//! works.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -30,9 +31,10 @@ use std::{
     error::Error as StdError,
     future::Future,
     panic::AssertUnwindSafe,
+    pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -51,6 +53,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(10);
 const JITTER: f64 = 0.2;
 /// Interval of the heartbeats of a job that waits.
 const IDLE_INTERVAL: Duration = Duration::from_secs(5);
+/// Time without success, failure or declared wait after which a run is ended. Longer than the
+/// longest call of a job.
+pub const STALL_LIMIT: Duration = Duration::from_mins(5);
 
 /// Error that ends a run of a job.
 pub type Error = Box<dyn StdError + Send + Sync>;
@@ -62,6 +67,11 @@ pub type Result = std::result::Result<(), Error>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the job panicked: {0}")]
 pub struct Panicked(String);
+
+/// The job did nothing for [`STALL_LIMIT`].
+#[derive(Debug, thiserror::Error)]
+#[error("the job made no progress for {} seconds", STALL_LIMIT.as_secs())]
+struct Stalled;
 
 /// The job returned before its end.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +87,11 @@ struct State {
     job: Cow<'static, str>,
     failures: AtomicU32,
     successes: AtomicU64,
+    /// Whether the last run stalled, and none has succeeded since.
+    stalled: AtomicBool,
+    created: Instant,
+    /// Time of the last sign of life, in milliseconds after `created`.
+    active: AtomicU64,
     metrics: Metrics,
 }
 
@@ -105,11 +120,21 @@ impl Heartbeat {
         metrics.restarts.increment(0);
         metrics.failures.set(0.0);
         metrics.last_success.set(0.0);
-        Self(Arc::new(State { job, failures: AtomicU32::new(0), successes: AtomicU64::new(0), metrics }))
+        Self(Arc::new(State {
+            job,
+            failures: AtomicU32::new(0),
+            successes: AtomicU64::new(0),
+            stalled: AtomicBool::new(false),
+            created: Instant::now(),
+            active: AtomicU64::new(0),
+            metrics,
+        }))
     }
 
     /// Records that the job has done its work, or found none.
     pub fn success(&self) {
+        self.touch();
+        self.0.stalled.store(false, Ordering::Release);
         self.0.successes.fetch_add(1, Ordering::AcqRel);
         if self.0.failures.swap(0, Ordering::AcqRel) > 0 {
             tracing::info!(job = &*self.0.job, "background job recovered");
@@ -120,6 +145,7 @@ impl Heartbeat {
 
     /// Records that the job could not do its work. Logs the first failure after a success.
     pub fn failure(&self, error: &(dyn StdError + 'static)) {
+        self.touch();
         let before = self.0.failures.fetch_update(Ordering::AcqRel, Ordering::Acquire, |failures| Some(failures.saturating_add(1)));
         let before = before.unwrap_or(u32::MAX);
         self.0.metrics.failures.set(f64::from(before.saturating_add(1)));
@@ -147,16 +173,37 @@ impl Heartbeat {
     /// Awaits `wait` on behalf of a job that has no work meanwhile. Counts as a success every five
     /// seconds.
     pub async fn idle<F: Future>(&self, wait: F) -> F::Output {
-        let mut wait = std::pin::pin!(wait);
-        let mut ticks = interval_at(Instant::now() + IDLE_INTERVAL, IDLE_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        during(pin!(wait), || self.success()).await
+    }
+
+    /// Awaits `wait` between two runs of periodic work. Neither a success nor a stall.
+    pub async fn pause<F: Future>(&self, wait: F) -> F::Output {
+        let output = during(pin!(wait), || self.touch()).await;
+        self.touch();
+        output
+    }
+
+    /// Records a sign of life.
+    fn touch(&self) {
+        let active = u64::try_from(self.0.created.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.active.store(active, Ordering::Release);
+    }
+
+    /// Waits until the job has not shown a sign of life for [`STALL_LIMIT`].
+    async fn stall(&self) {
+        self.touch();
         loop {
-            tokio::select! {
-                biased;
-                output = &mut wait => return output,
-                _ = ticks.tick() => self.success(),
+            let active = self.0.active.load(Ordering::Acquire);
+            tokio::time::sleep_until(self.0.created + Duration::from_millis(active) + STALL_LIMIT).await;
+            if self.0.active.load(Ordering::Acquire) == active {
+                return self.0.stalled.store(true, Ordering::Release);
             }
         }
+    }
+
+    /// Whether the job has stalled, and not succeeded since.
+    pub fn is_stalled(&self) -> bool {
+        self.0.stalled.load(Ordering::Acquire)
     }
 
     /// Number of failures since the last success.
@@ -179,8 +226,22 @@ impl Heartbeat {
     }
 }
 
+/// Awaits `wait`, and calls `tick` every five seconds meanwhile.
+async fn during<F: Future>(mut wait: Pin<&mut F>, tick: impl Fn()) -> F::Output {
+    let mut ticks = interval_at(Instant::now() + IDLE_INTERVAL, IDLE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            output = &mut wait => return output,
+            _ = ticks.tick() => tick(),
+        }
+    }
+}
+
 /// Runs `job` until `stop`, which it must observe by itself. Restarts it with backoff after a
-/// panic, an error or an early end.
+/// panic, an error, an early end, or [`STALL_LIMIT`] without a sign of life. The run of a stalled
+/// job is dropped.
 pub async fn supervise<F, Fut>(heartbeat: Heartbeat, stop: CancellationToken, job: F)
 where
     F: FnMut(Heartbeat) -> Fut,
@@ -216,7 +277,11 @@ where
         // The call is part of the run: it may panic, too.
         let run = catch(async { job(heartbeat.clone()).await });
         let result = match end {
-            End::AtStop => run.await,
+            End::AtStop => tokio::select! {
+                biased;
+                result = run => result,
+                () = heartbeat.stall() => Ok(Err(Stalled.into())),
+            },
             End::WhenDone => match stop.run_until_cancelled(run).await {
                 Some(result) => result,
                 None => return,

@@ -12,7 +12,7 @@ use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::{context, metrics};
+use crate::{context, job::Heartbeat, metrics};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -92,7 +92,11 @@ impl<T: Send + 'static> Drop for RunToCompletion<T> {
 /// Runs `work` immediately and then periodically, at most 1/20 of the time (duty cycle), until
 /// `stop`. The pause between runs is `pause` or 19 times the duration of the last run, whichever is
 /// longer.
-pub async fn run_with_duty_cycle<F: Future<Output = ()>>(pause: Duration, stop: CancellationToken, mut work: impl FnMut() -> F) {
+pub async fn run_with_duty_cycle<F: Future<Output = ()>>(
+    pause: Duration,
+    (heartbeat, stop): (&Heartbeat, CancellationToken),
+    mut work: impl FnMut() -> F,
+) {
     const PAUSE_FACTOR: u32 = 19;
     loop {
         let started = Instant::now();
@@ -100,7 +104,7 @@ pub async fn run_with_duty_cycle<F: Future<Output = ()>>(pause: Duration, stop: 
             return;
         }
         let pause = pause.max(started.elapsed() * PAUSE_FACTOR);
-        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+        if stop.run_until_cancelled(heartbeat.pause(tokio::time::sleep(pause))).await.is_none() {
             return;
         }
     }
@@ -170,7 +174,7 @@ mod tests {
             }
             tokio::time::sleep(Duration::from_secs(takes))
         };
-        run_with_duty_cycle(Duration::from_mins(1), stop, work).await;
+        run_with_duty_cycle(Duration::from_mins(1), (&Heartbeat::new("test"), stop), work).await;
         assert_eq!(run_times, [0, 61, 121, 321, 381]);
         assert_eq!(started.elapsed().as_secs(), 381);
     }

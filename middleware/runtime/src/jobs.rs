@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{health::Readiness, process::Process};
 use palisade_resilience::{
-    job::{self, Heartbeat},
+    job::{self, Heartbeat, STALL_LIMIT},
     setting::Invalid,
 };
 
@@ -18,7 +18,8 @@ use palisade_resilience::{
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Failures of a background job in a row, after which readiness reports it. The service is not
-    /// ready while a required job fails.
+    /// ready while a required job fails. A job that makes no progress for five minutes is reported
+    /// at once, and restarted.
     pub max_failures: u32,
 }
 
@@ -68,7 +69,7 @@ impl Jobs {
     }
 
     /// Runs `job` until shutdown, which waits for it. Restarts it after a panic, an error or an
-    /// early end.
+    /// early end, or without progress for [`STALL_LIMIT`].
     pub fn supervise<F, Fut>(&self, name: &'static str, need: Need, mut job: F) -> JobHealth
     where
         F: FnMut(Run) -> Fut + Send + 'static,
@@ -147,7 +148,7 @@ pub struct Prepared(watch::Receiver<bool>);
 impl Prepared {
     /// Waits for the preparation. Returns `false` after a stop.
     async fn wait(mut self, run: &Run) -> bool {
-        matches!(run.stop.run_until_cancelled(self.0.wait_for(|prepared| *prepared)).await, Some(Ok(_)))
+        matches!(run.stop.run_until_cancelled(run.heartbeat.pause(self.0.wait_for(|prepared| *prepared))).await, Some(Ok(_)))
     }
 }
 
@@ -162,6 +163,7 @@ impl JobHealth {
     /// Returns the reason why the job does not work.
     pub fn check(&self) -> Result<(), String> {
         match self.heartbeat.failures() {
+            _ if self.heartbeat.is_stalled() => Err(format!("no progress for {} seconds", STALL_LIMIT.as_secs())),
             _ if !self.heartbeat.is_running() => Err("not started yet".to_owned()),
             failures if failures >= self.max_failures => Err(format!("failed {failures} times in a row")),
             _ => Ok(()),

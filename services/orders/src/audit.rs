@@ -88,7 +88,7 @@ pub(crate) async fn run_loop(audit: Audit, config: config::Audit, Run { heartbea
             }
         }
     };
-    task::run_with_duty_cycle(Duration::from_secs(config.interval_s), stop, check).await;
+    task::run_with_duty_cycle(Duration::from_secs(config.interval_s), (heartbeat, stop), check).await;
     Ok(())
 }
 

@@ -65,7 +65,7 @@ pub async fn run_audit_loop(
             metrics::forget_audit();
         }
     };
-    task::run_with_duty_cycle(Duration::from_secs(config.interval_s), stop, check).await;
+    task::run_with_duty_cycle(Duration::from_secs(config.interval_s), (heartbeat, stop), check).await;
     Ok(())
 }
 

@@ -25,7 +25,7 @@ pub async fn run(store: Arc<dyn Store>, clock: Arc<dyn Clock>, retention: Option
             let reconciled = reconcile(&*store).await;
             let folded = fold(&*store, &*clock, retention).await;
             heartbeat.record(reconciled.and(folded));
-            tokio::time::sleep(PAUSE).await;
+            heartbeat.pause(tokio::time::sleep(PAUSE)).await;
         }
     };
     stop.run_until_cancelled(passes).await;

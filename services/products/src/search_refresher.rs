@@ -17,7 +17,7 @@ pub async fn run(store: Arc<dyn Store>, Run { heartbeat, stop }: Run) -> job::Re
     let passes = async {
         loop {
             heartbeat.record(pass(&*store).await);
-            tokio::time::sleep(PAUSE).await;
+            heartbeat.pause(tokio::time::sleep(PAUSE)).await;
         }
     };
     stop.run_until_cancelled(passes).await;

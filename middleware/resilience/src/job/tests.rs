@@ -110,3 +110,51 @@ async fn waiting_job_has_a_heartbeat() {
     heartbeat.idle(tokio::time::sleep(Duration::from_mins(1))).await;
     assert_eq!((heartbeat.failures(), heartbeat.is_running()), (0, true));
 }
+
+#[tokio::test(start_paused = true)]
+async fn stalled_run_is_reported_and_replaced() {
+    let (stop, heartbeat) = (CancellationToken::new(), Heartbeat::new("test"));
+    let (stopping, mut runs) = (stop.clone(), 0);
+    let job = move |heartbeat: Heartbeat| {
+        runs += 1;
+        let (run, stop) = (runs, stopping.clone());
+        async move {
+            heartbeat.pause(tokio::time::sleep(3 * STALL_LIMIT)).await;
+            if run == 1 {
+                heartbeat.success();
+                pending::<()>().await;
+            }
+            assert!(heartbeat.is_stalled() && heartbeat.failures() == 1);
+            heartbeat.success();
+            stop.cancel();
+            Ok(())
+        }
+    };
+    let started = Instant::now();
+    supervise(heartbeat.clone(), stop, job).await;
+    assert!(!heartbeat.is_stalled() && heartbeat.failures() == 0);
+    // Two pauses, the stall, and the backoff.
+    assert_eq!(started.elapsed().as_secs() / STALL_LIMIT.as_secs(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_work_with_signs_of_life_is_no_stall() {
+    const STEP: Duration = STALL_LIMIT.checked_sub(Duration::from_secs(1)).unwrap();
+    let (stop, heartbeat) = (CancellationToken::new(), Heartbeat::new("test"));
+    let stopping = stop.clone();
+    let job = move |heartbeat: Heartbeat| {
+        let stop = stopping.clone();
+        async move {
+            for step in 0..10 {
+                tokio::time::sleep(STEP).await;
+                if step % 2 == 0 { heartbeat.success() } else { heartbeat.failure(&OutOfOrder) }
+            }
+            heartbeat.success();
+            stop.cancel();
+            Ok(())
+        }
+    };
+    let started = Instant::now();
+    supervise(heartbeat, stop, job).await;
+    assert_eq!(started.elapsed(), 10 * STEP);
+}

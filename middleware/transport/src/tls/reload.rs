@@ -78,7 +78,7 @@ impl<T: Send + Sync + 'static> Reloading<T> {
             let (files, weak, stop) = (files.clone(), weak.clone(), stopping.clone());
             async move {
                 loop {
-                    tokio::time::sleep(interval).await;
+                    heartbeat.pause(tokio::time::sleep(interval)).await;
                     let Some(held) = weak.upgrade() else {
                         stop.cancel();
                         return Ok(());
