@@ -26,8 +26,8 @@ pub fn peer_address(extensions: &Extensions) -> Option<SocketAddr> {
     peer
 }
 
-/// Key of a caller in the limits of this process: its verified identity (issuer and subject), else
-/// its address. The key is a hash, so tables of callers copy no text.
+/// Key of a caller in the limits of this process: its verified identity (the subject), else its
+/// address. The key is a hash, so tables of callers copy no text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallerKey(u64);
 
@@ -38,11 +38,14 @@ impl CallerKey {
         Context::of(request).map_or(Self::unknown(), Self::of_context)
     }
 
-    /// Returns the key of the caller of the request with this context. A subject is unique only
-    /// within its issuer (RFC 7519 §4.1.2).
+    /// Returns the key of the caller of the request with this context. A [`Subject`] is unique among
+    /// all issuers, so a user is one caller, whether the request comes from the user or from
+    /// services on the user's behalf.
+    ///
+    /// [`Subject`]: crate::context::Subject
     pub fn of_context(context: &Context) -> Self {
         match (&context.principal, context.client_address) {
-            (Some(principal), _) => Self(SECRET.hash_one((1, &principal.issuer, &principal.subject))),
+            (Some(principal), _) => Self(SECRET.hash_one((1, &principal.subject))),
             (None, Some(address)) => Self::of_address(address),
             (None, None) => Self::unknown(),
         }
@@ -95,8 +98,7 @@ mod tests {
     use super::*;
     use crate::context::Principal;
 
-    fn user(issuer: &str, subject: &'static str) -> CallerKey {
-        let principal = Principal { issuer: issuer.to_owned(), ..Principal::on_behalf_of(subject) };
+    fn caller(principal: Principal) -> CallerKey {
         CallerKey::of_context(&Context::background().on_behalf_of(Arc::new(principal)))
     }
 
@@ -105,12 +107,13 @@ mod tests {
     }
 
     #[test]
-    fn caller_is_issuer_and_subject() {
-        assert_eq!(user("a", "1001"), user("a", "1001"));
-        assert_ne!(user("a", "1001"), user("b", "1001"));
-        assert_ne!(user("a", "1001"), user("a", "1002"));
-        // The boundary between the two counts.
-        assert_ne!(user("a1", "001"), user("a", "1001"));
+    fn user_is_one_caller_through_every_service() {
+        let user = || Principal { issuer: "https://id.example".to_owned(), ..Principal::on_behalf_of("id|1001") };
+        let through = |service: &str| Principal { issuer: service.to_owned(), actor: Some(service.to_owned()), ..user() };
+        assert_eq!(caller(user()), caller(through("gateway")));
+        assert_eq!(caller(through("orders")), caller(through("gateway")));
+        assert_ne!(caller(user()), caller(Principal::on_behalf_of("id|1002")));
+        assert_ne!(caller(user()), caller(Principal::on_behalf_of("other|1001")));
     }
 
     #[test]

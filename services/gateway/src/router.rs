@@ -20,7 +20,7 @@ const WRITE_PRODUCTS: Access = Access::Scope("products:write");
 const READ_ORDERS: Access = Access::AnyScope(&["orders:read", "orders:admin"]);
 const WRITE_ORDERS: Access = Access::AnyScope(&["orders:write", "orders:admin"]);
 
-// Costs in tokens of the caller's rate limit. A read costs one.
+// Costs in tokens of the caller's rate limit, the same as over gRPC. A read costs one.
 const LIST_COST: u32 = 4;
 const WRITE_COST: u32 = 2;
 /// An order is a saga: two transactions and a call of products.
@@ -32,7 +32,7 @@ pub static METHODS: [Method; 20] = [
     Method::http("GET", "/products", READ_PRODUCTS).cost(LIST_COST),
     Method::http("GET", "/products/{id}", READ_PRODUCTS),
     // It names the users who changed the product.
-    Method::http("GET", "/products/{id}/history", WRITE_PRODUCTS),
+    Method::http("GET", "/products/{id}/history", WRITE_PRODUCTS).cost(LIST_COST),
     Method::http("PUT", "/products/{id}", WRITE_PRODUCTS).cost(WRITE_COST),
     Method::http("PATCH", "/products/{id}", WRITE_PRODUCTS).cost(WRITE_COST),
     Method::http("DELETE", "/products/{id}", WRITE_PRODUCTS).cost(WRITE_COST),
@@ -41,7 +41,7 @@ pub static METHODS: [Method; 20] = [
     Method::http("POST", "/orders", WRITE_ORDERS).cost(ORDER_COST).log_refusals(),
     Method::http("GET", "/orders", READ_ORDERS).cost(LIST_COST),
     Method::http("GET", "/orders/{id}", READ_ORDERS),
-    Method::http("GET", "/orders/{id}/history", READ_ORDERS),
+    Method::http("GET", "/orders/{id}/history", READ_ORDERS).cost(LIST_COST),
     Method::http("PUT", "/orders/{id}", WRITE_ORDERS).cost(ORDER_COST).log_refusals(),
     Method::http("GET", "/orders/{id}/events", READ_ORDERS).streaming(),
     Method::http("PUT", "/orders/{id}/status", WRITE_ORDERS).cost(WRITE_COST).log_refusals(),

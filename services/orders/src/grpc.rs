@@ -46,16 +46,22 @@ use crate::{
 const READ: Access = Access::AnyScope(&["orders:read", ADMIN]);
 const WRITE: Access = Access::AnyScope(&["orders:write", ADMIN]);
 
-/// Methods and their required scopes.
+// Costs in tokens of the caller's rate limit, the same as over HTTP. A read costs one.
+const LIST_COST: u32 = 4;
+const WRITE_COST: u32 = 2;
+/// An order is a saga: two transactions and a call of products.
+const ORDER_COST: u32 = 4;
+
+/// Methods with their required scopes and costs.
 pub static METHODS: [Method; 8] = [
-    Method::grpc("/palisade.orders.v1.OrdersService/CreateOrder", WRITE),
-    Method::grpc("/palisade.orders.v1.OrdersService/FindAll", READ),
+    Method::grpc("/palisade.orders.v1.OrdersService/CreateOrder", WRITE).cost(ORDER_COST),
+    Method::grpc("/palisade.orders.v1.OrdersService/FindAll", READ).cost(LIST_COST),
     Method::grpc("/palisade.orders.v1.OrdersService/FindOne", READ),
-    Method::grpc("/palisade.orders.v1.OrdersService/FindHistory", READ),
+    Method::grpc("/palisade.orders.v1.OrdersService/FindHistory", READ).cost(LIST_COST),
     Method::grpc("/palisade.orders.v1.OrdersService/WatchOrder", READ).streaming(),
-    Method::grpc("/palisade.orders.v1.OrdersService/ReviseOrder", WRITE),
-    Method::grpc("/palisade.orders.v1.OrdersService/UpdateStatus", WRITE),
-    Method::grpc("/palisade.orders.v1.OrdersService/Remove", WRITE),
+    Method::grpc("/palisade.orders.v1.OrdersService/ReviseOrder", WRITE).cost(ORDER_COST),
+    Method::grpc("/palisade.orders.v1.OrdersService/UpdateStatus", WRITE).cost(WRITE_COST),
+    Method::grpc("/palisade.orders.v1.OrdersService/Remove", WRITE).cost(WRITE_COST),
 ];
 
 /// Time reserved for the response before the caller's deadline.

@@ -159,3 +159,43 @@ struct Addresses {
     /// Whether the gateway's admin port has the console.
     has_console: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use palisade_middleware::method_table::Method;
+
+    #[test]
+    fn request_costs_the_same_over_http_and_grpc() {
+        let http = |verb, path| {
+            let method = palisade_gateway::METHODS.iter().find(|method| (method.verb, method.path) == (verb, path));
+            method.unwrap_or_else(|| panic!("{verb} {path}")).cost
+        };
+        let products: &[Method] = &palisade_products::grpc::METHODS;
+        let orders: &[Method] = &palisade_orders::grpc::METHODS;
+        let grpc = |methods: &[Method], name: &str| {
+            let method = methods.iter().find(|method| method.path.rsplit_once('/').is_some_and(|(_, of)| of == name));
+            method.unwrap_or_else(|| panic!("{name}")).cost
+        };
+        for (verb, path, methods, name) in [
+            ("POST", "/products", products, "CreateProduct"),
+            ("GET", "/products", products, "FindAll"),
+            ("GET", "/products/{id}", products, "FindOne"),
+            ("GET", "/products/{id}/history", products, "FindHistory"),
+            ("PUT", "/products/{id}", products, "Update"),
+            ("PATCH", "/products/{id}", products, "PatchProduct"),
+            ("DELETE", "/products/{id}", products, "Remove"),
+            ("POST", "/products/{id}/stock-adjustments", products, "AdjustStock"),
+            ("GET", "/products/{id}/stock-adjustments", products, "ListStockAdjustments"),
+            ("POST", "/orders", orders, "CreateOrder"),
+            ("GET", "/orders", orders, "FindAll"),
+            ("GET", "/orders/{id}", orders, "FindOne"),
+            ("GET", "/orders/{id}/history", orders, "FindHistory"),
+            ("PUT", "/orders/{id}", orders, "ReviseOrder"),
+            ("PUT", "/orders/{id}/status", orders, "UpdateStatus"),
+            ("DELETE", "/orders/{id}", orders, "Remove"),
+        ] {
+            assert_eq!(http(verb, path), grpc(methods, name), "{verb} {path}");
+        }
+        assert!(grpc(products, "FindAll") > grpc(products, "FindOne"));
+    }
+}

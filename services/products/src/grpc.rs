@@ -44,24 +44,28 @@ const WRITE: Access = Access::Scope("products:write");
 /// Stock moves only on behalf of the orders service itself; user tokens cannot grant this.
 const RESERVE: Access = Access::Service { scope: "products:reserve", callers: &["orders"] };
 
-/// Method table: required access and priority of each method.
+// Costs in tokens of the caller's rate limit, the same as over HTTP. A read costs one.
+const LIST_COST: u32 = 4;
+const WRITE_COST: u32 = 2;
+
+/// Method table: required access, cost and priority of each method.
 pub static METHODS: [Method; 15] = [
-    Method::grpc("/palisade.products.v1.ProductsService/CreateProduct", WRITE),
-    Method::grpc("/palisade.products.v1.ProductsService/FindAll", READ),
+    Method::grpc("/palisade.products.v1.ProductsService/CreateProduct", WRITE).cost(WRITE_COST),
+    Method::grpc("/palisade.products.v1.ProductsService/FindAll", READ).cost(LIST_COST),
     Method::grpc("/palisade.products.v1.ProductsService/FindOne", READ),
     // It names the users who changed the product.
-    Method::grpc("/palisade.products.v1.ProductsService/FindHistory", WRITE),
-    Method::grpc("/palisade.products.v1.ProductsService/Update", WRITE),
-    Method::grpc("/palisade.products.v1.ProductsService/PatchProduct", WRITE),
-    Method::grpc("/palisade.products.v1.ProductsService/Remove", WRITE),
-    Method::grpc("/palisade.products.v1.ProductsService/AdjustStock", WRITE),
-    Method::grpc("/palisade.products.v1.ProductsService/ListStockAdjustments", WRITE),
+    Method::grpc("/palisade.products.v1.ProductsService/FindHistory", WRITE).cost(LIST_COST),
+    Method::grpc("/palisade.products.v1.ProductsService/Update", WRITE).cost(WRITE_COST),
+    Method::grpc("/palisade.products.v1.ProductsService/PatchProduct", WRITE).cost(WRITE_COST),
+    Method::grpc("/palisade.products.v1.ProductsService/Remove", WRITE).cost(WRITE_COST),
+    Method::grpc("/palisade.products.v1.ProductsService/AdjustStock", WRITE).cost(WRITE_COST),
+    Method::grpc("/palisade.products.v1.ProductsService/ListStockAdjustments", WRITE).cost(LIST_COST),
     Method::grpc("/palisade.products.v1.ProductsService/ReserveStock", RESERVE),
     Method::grpc("/palisade.products.v1.ProductsService/ConfirmReservation", RESERVE).priority(Priority::Critical),
     Method::grpc("/palisade.products.v1.ProductsService/ReleaseReservation", RESERVE).priority(Priority::Critical),
     Method::grpc("/palisade.products.v1.ProductsService/ReviseReservation", RESERVE),
     Method::grpc("/palisade.products.v1.ProductsService/FulfilReservation", RESERVE),
-    Method::grpc("/palisade.products.v1.ProductsService/ListReservations", RESERVE),
+    Method::grpc("/palisade.products.v1.ProductsService/ListReservations", RESERVE).cost(LIST_COST),
 ];
 
 /// Maximum page size of `ListReservations`.

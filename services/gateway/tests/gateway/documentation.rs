@@ -165,6 +165,8 @@ fn lists_and_orders_cost_more_than_reads() {
     for (verb, path) in [
         ("GET", "/products"),
         ("GET", "/orders"),
+        ("GET", "/products/{id}/history"),
+        ("GET", "/orders/{id}/history"),
         ("POST", "/orders"),
         ("POST", "/products"),
         ("PUT", "/products/{id}"),
