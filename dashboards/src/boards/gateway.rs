@@ -236,7 +236,7 @@ fn rejected_requests() -> [Panel; 4] {
         timeseries("Connections closed / s")
             .description("Connections and streams closed by a limit, by reason. `age` is the normal end of a long-lived connection.")
             .remediation(
-                "`address`, `address_evicted`: too many connections from one IP. `evicted`: the port was full. `no_request`, `slow_…`, \
+                "`address`, `address_evicted`: too many connections from one IP. `evicted`, `busy_evicted`: the port was full. `no_request`, `slow_…`, \
                      `…_stall`, `waiting_bytes`: slow or hostile clients.",
             )
             .unit(unit::PER_SECOND)

@@ -60,7 +60,8 @@ pub struct Config {
     /// client reconnects and finds new replicas. It also ends when its connection drains.
     pub max_stream_age_ms: u64,
     /// Maximum open connections. At the limit the connection that has been idle for the longest
-    /// time is closed; if none is idle, further connections wait to be accepted.
+    /// time is closed; if none is idle, one of an address with more than 1/16 of them. Otherwise
+    /// further connections wait to be accepted.
     pub max_connections: usize,
     /// Maximum open connections per client IP (IPv6: per /64 network). At the limit the longest
     /// idle connection of the address is closed; if none is idle, further connections are closed at

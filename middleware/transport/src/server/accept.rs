@@ -56,7 +56,7 @@ const UNSENT_BYTES: u32 = 128 * 1024;
 
 /// Reasons counted by [`record_connection_closed`], preregistered with 0 so that the first
 /// increment is a visible rise.
-const CLOSE_REASONS: [&str; 13] = [
+const CLOSE_REASONS: [&str; 14] = [
     "tls",
     "proxy_protocol",
     "no_request",
@@ -65,6 +65,7 @@ const CLOSE_REASONS: [&str; 13] = [
     "age",
     "drain",
     "evicted",
+    "busy_evicted",
     "address",
     "address_evicted",
     "write_stall",

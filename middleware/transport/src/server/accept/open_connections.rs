@@ -1,5 +1,6 @@
 //! Table of the open connections of a port: limits in total and per address, and eviction of the
-//! longest idle connection when a limit is reached.
+//! longest idle connection when a limit is reached. If none is idle, a busy connection of the
+//! address with the most connections is closed.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -36,6 +37,11 @@ const MIN_IDLE: Duration = Duration::from_secs(1);
 /// Share of the limit that eviction keeps free, so that new connections do not wait for evicted
 /// ones: 1/32.
 const RESERVE_DIVISOR: usize = 32;
+/// An address with more connections than this, and than 1/16 of the limit, gives way at a full port
+/// even if all of them are busy: a request sent slowly keeps its connection busy at no cost.
+const LARGE_ADDRESS: usize = 64;
+/// See [`LARGE_ADDRESS`].
+const LARGE_DIVISOR: usize = 16;
 /// Number of eviction candidates found in one pass over the table.
 const CANDIDATES: usize = 128;
 /// Minimum interval of the log lines about a limit.
@@ -71,6 +77,8 @@ struct Table {
 struct Address {
     connections: Vec<Arc<ConnectionState>>,
     waiting: Total,
+    /// Whether it is a trusted proxy, which speaks for many clients.
+    is_exempt: bool,
 }
 
 /// Entry of one connection, removed on drop.
@@ -130,7 +138,7 @@ impl OpenConnections {
     }
 
     /// Acquires a slot for a new connection. At the limit the longest idle connection is closed; if
-    /// none is idle, waits.
+    /// none is idle, one of an address with very many connections; otherwise waits.
     pub(super) async fn acquire_slot(&self) -> OwnedSemaphorePermit {
         loop {
             if let Ok(slot) = self.slots.clone().try_acquire_owned() {
@@ -142,7 +150,7 @@ impl OpenConnections {
             // Asked for before the search, so that no connection becomes idle unnoticed.
             self.idle.want(true);
             let became_idle = self.idle.notify.notified();
-            let evicted = self.evict_longest_idle();
+            let evicted = self.evict_longest_idle() || self.evict_of_largest_address();
             let slot = self.slots.clone().acquire_owned();
             let slot = tokio::select! {
                 slot = slot => slot.ok(),
@@ -179,6 +187,7 @@ impl OpenConnections {
         let key = ip_prefix(peer);
         let mut table = self.table.lock();
         let address = table.addresses.entry(key).or_default();
+        address.is_exempt = is_exempt;
         if self.per_address > 0 && !is_exempt && address.connections.len() >= self.per_address {
             let open = || address.connections.iter().filter(|state| !state.is_evicted());
             if open().count() >= self.per_address {
@@ -201,6 +210,22 @@ impl OpenConnections {
         drop(table);
         self.gauge.increment(1);
         Some(Registered { port: self.clone(), address: key, state })
+    }
+
+    /// Closes a busy connection of the address with the most connections. Returns `false` if no
+    /// address has very many.
+    fn evict_of_largest_address(&self) -> bool {
+        let table = self.table.lock();
+        let open = |address: &Address| address.connections.iter().filter(|state| !state.is_evicted()).count();
+        let largest = table.addresses.values().filter(|address| !address.is_exempt).max_by_key(|address| open(address));
+        let largest = largest.filter(|address| open(address) > LARGE_ADDRESS.max(self.limit / LARGE_DIVISOR));
+        let evicted = largest.and_then(|address| address.connections.iter().find(|state| !state.is_evicted()));
+        let evicted = evicted.is_some_and(|state| state.evict());
+        drop(table);
+        if evicted {
+            record_connection_closed("busy_evicted");
+        }
+        evicted
     }
 
     /// Closes the connection that has been idle for the longest time. Returns `false` if none is

@@ -89,3 +89,37 @@ async fn full_port_evicts_longest_idle_connection() {
     drop(open.remove(0));
     drop((next.await, slot, more, newest));
 }
+
+#[tokio::test(start_paused = true)]
+async fn full_port_of_busy_connections_evicts_one_of_the_largest_address() {
+    const LIMIT: usize = 200;
+    let address_limit = AddressConfig { trusted_proxies: "10.0.0.0/8".to_owned(), ..AddressConfig::default() };
+    let port = table(&Config { max_connections: LIMIT, address_limit, ..Config::default() });
+    let mut open = Vec::new();
+    let mut enter = async |address: [u8; 4], connections: usize| {
+        for _ in 0..connections {
+            let (slot, connection) = (port.acquire_slot().await, port.try_register(address.into()).unwrap());
+            let request = connection.state.start_request(true);
+            open.push((address, request, connection, slot));
+        }
+    };
+    enter([10, 0, 0, 1], 90).await;
+    enter([192, 0, 2, 1], LARGE_ADDRESS + 1).await;
+    enter([192, 0, 2, 2], LIMIT - 90 - LARGE_ADDRESS - 1).await;
+    let evicted = |open: &[([u8; 4], _, Registered, _)]| -> Vec<[u8; 4]> {
+        open.iter().filter(|(_, _, connection, _)| connection.state.is_evicted()).map(|(address, ..)| *address).collect()
+    };
+    let mut next = tokio_test::task::spawn(port.acquire_slot());
+    assert_pending!(next.poll());
+    assert_eq!(evicted(&open), [[192, 0, 2, 1]]);
+    open.retain(|(_, _, connection, _)| !connection.state.is_evicted());
+    let slot = next.await;
+    // No address has very many connections any more.
+    let newcomer = port.try_register([192, 0, 2, 3].into()).unwrap();
+    let request = newcomer.state.start_request(true);
+    let mut next = tokio_test::task::spawn(port.acquire_slot());
+    assert_pending!(next.poll());
+    assert!(evicted(&open).is_empty());
+    drop((request, newcomer, slot));
+    drop(next.await);
+}
