@@ -13,14 +13,18 @@ const MIN_SECRET_BYTES: usize = 4;
 /// Registered secrets, in each spelling in which a library may print them; the longest first.
 static SECRETS: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
+/// Names of query parameters with a secret contain one of these, in lower case.
+const SECRET_PARAMETERS: [&str; 5] = ["password", "passwd", "token", "secret", "apikey"];
+
 /// Registers a secret, such as the value of a secret setting. From now on [`text`] removes it. Of a
-/// URL only the credentials are secret.
+/// URL only the credentials are secret, before the host or in the query.
 pub fn register(secret: &str) {
     if secret.contains("://") {
         secret.split(',').filter_map(credentials).for_each(|(user, password)| {
             // A token may stand in the place of the user.
             add(password.unwrap_or(user));
         });
+        secret_parameters(secret).for_each(add);
     } else {
         add(secret);
     }
@@ -67,6 +71,16 @@ fn credentials(url: &str) -> Option<(&str, Option<&str>)> {
     let (_, rest) = url.split_once("://")?;
     let (credentials, _) = rest.rsplit_once('@')?;
     Some(credentials.split_once(':').map_or((credentials, None), |(user, password)| (user, Some(password))))
+}
+
+/// Returns the values of the query parameters that hold a secret, such as `password` of PostgreSQL.
+fn secret_parameters(url: &str) -> impl Iterator<Item = &str> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let query = query.split('#').next().unwrap_or_default();
+    query.split(['&', ';']).filter_map(|pair| pair.split_once('=')).filter_map(|(name, value)| {
+        let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+        SECRET_PARAMETERS.iter().any(|secret| name.contains(secret)).then_some(value)
+    })
 }
 
 fn add(secret: &str) {
@@ -123,11 +137,15 @@ mod tests {
         register("quo\"ted\\secret");
         register("mongodb://app:p%40ssw0rd-7@one,two:27017/db");
         register("nats://token-of-nats@host");
+        register("postgres://db/orders?user=orders-app&password=s3cret%2B1&application_name=shop");
+        register("https://id.example/jwks?API-key=k-0123456&access_token=t-0123456#part");
         register("abc");
         let shown = |shown: &str| text(shown).into_owned();
         assert_eq!(shown("key 86753091234, twice 86753091234"), "key [redacted], twice [redacted]");
         assert_eq!(shown("{\"secret\":\"quo\\\"ted\\\\secret\"}"), "{\"secret\":\"[redacted]\"}");
         assert_eq!(shown("password: Some(\"p@ssw0rd-7\") or p%40ssw0rd-7"), "password: Some(\"[redacted]\") or [redacted]");
+        assert_eq!(shown("orders-app of shop: s3cret%2B1 is s3cret+1"), "orders-app of shop: [redacted] is [redacted]");
+        assert_eq!(shown("k-0123456, t-0123456, part"), "[redacted], [redacted], part");
         assert_eq!(shown("token-of-nats of app at host, abc"), "[redacted] of app at host, abc");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, io, path::Path};
 
+use crate::redact;
+
 /// Setting that breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {rule}")]
@@ -31,7 +33,7 @@ impl Invalid {
 }
 
 /// Returns the text of a file, such as a mounted secret, without one line break at its end.
-/// Everything else belongs to the secret.
+/// Everything else belongs to the secret, which no log shows from now on ([`redact::register`]).
 pub fn read_secret_file(path: &Path) -> io::Result<String> {
     let mut text = std::fs::read_to_string(path)?;
     if text.ends_with('\n') {
@@ -40,5 +42,6 @@ pub fn read_secret_file(path: &Path) -> io::Result<String> {
             text.pop();
         }
     }
+    redact::register(&text);
     Ok(text)
 }

@@ -1,7 +1,10 @@
 //! Trusted proxies: the addresses and networks whose statements about a client are used, such as
 //! `x-forwarded-for` and the PROXY protocol.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use http::HeaderMap;
 use ipnet::{IpNet, Ipv4Net};
@@ -41,7 +44,10 @@ impl TrustedProxies {
     }
 
     /// Returns the client address: the peer, or behind trusted proxies the last `x-forwarded-for`
-    /// entry that is not a trusted proxy.
+    /// entry that is not a trusted proxy. Ports in entries are ignored.
+    ///
+    /// `Forwarded` (RFC 7239) is not read: a proxy that writes only `x-forwarded-for` passes on
+    /// what a client wrote there.
     pub fn client_ip(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         // Bytes, not text: what a client sent before its address must not hide the address.
@@ -51,12 +57,24 @@ impl TrustedProxies {
                 break;
             }
             // No trusted proxy writes invalid entries.
-            let address = std::str::from_utf8(hop).ok().and_then(|hop| hop.trim().parse::<IpAddr>().ok());
+            let address = std::str::from_utf8(hop).ok().and_then(|hop| parse_hop(hop.trim()));
             let Some(address) = address else { break };
             client = address.to_canonical();
         }
         client
     }
+}
+
+/// Parses an address, which may have brackets (IPv6) and a port: some proxies write the port of the
+/// client.
+fn parse_hop(text: &str) -> Option<IpAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Some(address.ip());
+    }
+    text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::from)
 }
 
 /// Parses an address or a network. Bits after the prefix are ignored, as in `10.1.2.3/8`.
@@ -113,6 +131,13 @@ mod tests {
             ("10.0.0.1", &["203.0.113.9, 198.51.100.1, 10.0.0.2"], "198.51.100.1"),
             ("10.0.0.1", &["203.0.113.9", "198.51.100.1"], "198.51.100.1"),
             ("10.0.0.1", &["198.51.100.1, 10.7.7.7"], "198.51.100.1"),
+            ("10.0.0.1", &["203.0.113.9:1, 198.51.100.1:50123, 10.0.0.2:443"], "198.51.100.1"),
+            ("10.0.0.1", &["198.51.100.1, [::ffff:10.0.0.2]:443"], "198.51.100.1"),
+            ("10.0.0.1", &["[2001:db8::1]:50123"], "2001:db8::1"),
+            ("10.0.0.1", &["[2001:db8::1]"], "2001:db8::1"),
+            ("10.0.0.1", &["2001:db8::1"], "2001:db8::1"),
+            ("10.0.0.1", &["198.51.100.1:port"], "10.0.0.1"),
+            ("10.0.0.1", &["[198.51.100.1]"], "10.0.0.1"),
             ("10.0.0.1", &["nonsense"], "10.0.0.1"),
             ("10.0.0.1", &[], "10.0.0.1"),
             ("::ffff:192.0.2.1", &[], "192.0.2.1"),
