@@ -21,7 +21,7 @@ use crate::{
     audit::Audit,
     order::OrderId,
     repair::Repair,
-    store::{DeadEvent, Error, QuarantinedOrder, Store},
+    store::{DeadEvent, Error, QuarantinedOrder, Store, redrive_all},
     watch::OrderWatchers,
 };
 
@@ -150,7 +150,7 @@ async fn list_dead_events(State(state): State<AdminState>) -> Response {
 }
 
 async fn redrive(State(state): State<AdminState>) -> Response {
-    let redriven = state.store.redrive().await;
+    let redriven = redrive_all(&*state.store).await;
     // Even after an error: the events may be redriven.
     state.watchers.notify_outbox();
     match redriven {

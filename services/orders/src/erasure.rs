@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     archive::{self, Archive},
     order::{OrderId, Status},
-    store::{self, Store},
+    store::{self, ErasedKeys, Store},
 };
 
 /// Prefix of all pseudonyms. The database lets no other change of an owner happen.
@@ -77,8 +77,15 @@ pub async fn erase(store: &dyn Store, archive: Option<&Archive>, subject: &Subje
         Some(archive) => Some(archive.lock().await?),
         None => None,
     };
-    let keys = store.erase_keys(subject.clone()).await?;
-    let mut erased = Erased { keys: keys.keys, responses: keys.responses, ..Erased::default() };
+    let mut erased = Erased::default();
+    loop {
+        let batch = store.erase_keys(subject.clone(), BATCH).await?;
+        if batch == ErasedKeys::default() {
+            break;
+        }
+        erased.keys += batch.keys;
+        erased.responses += batch.responses;
+    }
     let mut after = OrderId::NIL;
     loop {
         let batch = store.erase_orders(subject.clone(), pseudonym.clone(), after, BATCH).await?;

@@ -83,13 +83,14 @@ impl Repair {
         // The reservation first: an order exists before its reservation.
         let Ok(open) = self.products.open_reservation(id.as_uuid()).await else {
             let saga = self.saga_status(id).await?;
-            return Ok(Some((saga.map(|saga| saga.status), RepairOutcome::Unknown)));
+            return Ok(Some((saga.and_then(|saga| saga.status), RepairOutcome::Unknown)));
         };
         let is_open = open.is_some();
         let Some(saga) = self.saga_status(id).await? else {
             return Ok(if is_open { Some((None, self.release(id).await)) } else { None });
         };
-        let outcome = match saga.status {
+        let Some(status) = saga.status else { return Ok(Some((None, RepairOutcome::Unknown))) };
+        let outcome = match status {
             _ if saga.release_pending || saga.fulfilment_pending => RepairOutcome::Consistent,
             Status::Failed | Status::Cancelled if is_open => self.release(id).await,
             Status::Completed if is_open => self.fulfil(id).await,
@@ -103,7 +104,7 @@ impl Repair {
             },
             _ => RepairOutcome::Consistent,
         };
-        Ok(Some((Some(saga.status), outcome)))
+        Ok(Some((Some(status), outcome)))
     }
 
     async fn saga_status(&self, id: OrderId) -> Result<Option<SagaStatus>, Error> {

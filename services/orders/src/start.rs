@@ -40,7 +40,7 @@ use crate::{
     relay::OrdersOutbox,
     repair::Repair,
     saga_executor::SagaExecutor,
-    store::{InstrumentedStore, PostgresStore, SqliteStore, Store},
+    store::{InstrumentedStore, PostgresStore, SqliteStore, Store, redrive_all},
     watch::OrderWatchers,
     worker::Worker,
 };
@@ -166,7 +166,7 @@ pub async fn migrate(url: &str) -> anyhow::Result<()> {
 /// without access to an admin port.
 pub async fn redrive(url: &str) -> anyhow::Result<u64> {
     let config = config::Store { url: Some(url.to_owned().into()), ..config::Store::default() };
-    Ok(open_store(&config)?.store.redrive().await?)
+    Ok(redrive_all(&*open_store(&config)?.store).await?)
 }
 
 /// Erases the data of `subject` from the store and the archive of `config`, for operators. Returns

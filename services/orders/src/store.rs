@@ -25,7 +25,7 @@ pub use self::{
     instrumented::InstrumentedStore,
     maintenance::{Audit, ConfirmedOrder, Finding, Invariant, Maintenance, Overdue, PastRetention, SagaStatus, Stats},
     orders::{Claimed, Create, CreateResult, IdempotencyKey, KEY_LIFETIME, OrderStore, RemoveResult, SetStatusResult, StoredResponse},
-    outbox::{DeadEvent, Event, OutboxStore},
+    outbox::{DeadEvent, Event, OutboxStore, Redriven, redrive_all},
     postgres::PostgresStore,
     queries::{List, Page, Position},
     retention::{RecordedChange, RetentionStore, SettledOrder, SettledPage, SettledPosition},

@@ -4,7 +4,7 @@ use palisade_middleware::auth::Subject;
 
 use crate::store::{Error, Store};
 
-/// Maximum number of products or ledger entries per store call.
+/// Maximum number of keys, products or ledger entries per store call.
 const BATCH: u32 = 1_000;
 
 /// Counts of erased data.
@@ -29,7 +29,14 @@ pub async fn erase(store: &dyn Store, subject: &Subject, pseudonym: &Subject) ->
             break;
         }
     }
-    let mut erased = Erased { keys: store.erase_keys(subject.clone()).await?, ..Erased::default() };
+    let mut erased = Erased::default();
+    loop {
+        let keys = store.erase_keys(subject.clone(), BATCH).await?;
+        if keys == 0 {
+            break;
+        }
+        erased.keys += keys;
+    }
     loop {
         let entries = store.erase_authors(subject.clone(), pseudonym.clone(), BATCH).await?;
         if entries == 0 {

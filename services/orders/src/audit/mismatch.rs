@@ -27,16 +27,18 @@ enum Kind {
 }
 
 impl Mismatch {
-    /// Compares a reservation that owns units with its order.
+    /// Compares a reservation that owns units with its order. An unreadable order is counted as
+    /// such, and contradicts nothing.
     pub(super) fn of_reservation(id: Uuid, saga: Option<&SagaStatus>) -> Option<Self> {
         let Some(saga) = saga else { return Some(Self { id, kind: Kind::NoOrder }) };
-        let needed = match saga.status {
+        let status = saga.status?;
+        let needed = match status {
             // The order may be behind its reservation, never ahead of it.
             Status::Pending | Status::ProductReserved | Status::Confirmed => true,
             Status::Completed => saga.fulfilment_pending,
             Status::Failed | Status::Cancelled => false,
         };
-        (!needed && !saga.release_pending).then_some(Self { id, kind: Kind::NotEnded(saga.status) })
+        (!needed && !saga.release_pending).then_some(Self { id, kind: Kind::NotEnded(status) })
     }
 
     /// Mismatch of a confirmed order without a reservation.

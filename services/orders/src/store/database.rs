@@ -20,7 +20,12 @@ pub(crate) const CREATES: &str = "order_creates";
 pub(crate) const CHANGES: &str = "order_changes";
 
 /// Collections whose rows are read one by one.
-pub(crate) const UNREADABLE: UnreadableRows = UnreadableRows(&["orders", "outbox"]);
+pub(crate) const UNREADABLE: UnreadableRows = UnreadableRows(&["orders", "outbox", "quarantined_orders"]);
+
+/// Returns a readable row. Counts an unreadable one, and logs it.
+pub(super) fn readable<T>(collection: &'static str, row: Result<T, Error>) -> Option<T> {
+    row.inspect_err(|error| UNREADABLE.record(collection, error)).ok()
+}
 
 /// Store error. A missing order is not an error.
 #[derive(Debug, thiserror::Error)]

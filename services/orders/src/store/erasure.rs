@@ -19,9 +19,9 @@ instrumented_role! {
         /// status, with no release or fulfilment pending.
         async fn unsettled_orders(&self, subject: Subject) -> Result<Vec<(Status, u64)>, Error> = long_call("unsettled_orders", "orders");
 
-        /// Deletes the idempotency keys of `subject`, and the stored responses that contain its
-        /// orders under the keys of other subjects.
-        async fn erase_keys(&self, subject: Subject) -> Result<ErasedKeys, Error> = long_call("erase_keys", "idempotency_keys");
+        /// Deletes up to `limit` idempotency keys of `subject`, and up to `limit` stored responses
+        /// that contain its orders under the keys of other subjects.
+        async fn erase_keys(&self, subject: Subject, limit: u32) -> Result<ErasedKeys, Error> = long_call("erase_keys", "idempotency_keys");
 
         /// Replaces `subject` by `pseudonym` in up to `limit` orders after the id `after`, with
         /// their history and events. Leaves out the owner of orders that are not settled.

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    database::{Error, corrupt},
+    database::{Error, corrupt, readable},
     instrumented::instrumented_role,
     retention::settled,
 };
@@ -95,8 +95,9 @@ pub enum Invariant {
 pub struct SagaStatus {
     /// The order.
     pub order_id: OrderId,
-    /// Status of the order.
-    pub status: Status,
+    /// Status of the order. `None` if it is unreadable: whether the order needs its reservation is
+    /// unknown.
+    pub status: Option<Status>,
     /// Whether products must still release the reservation.
     pub release_pending: bool,
     /// Whether products must still fulfil the reservation.
@@ -341,9 +342,10 @@ pub(super) fn findings(invariant: Invariant, orders: Vec<Uuid>) -> impl Iterator
 }
 
 /// Parses rows of id, status, `release_pending` and whether a fulfilment is pending.
-pub(super) fn saga_statuses(rows: Vec<(Uuid, String, bool, bool)>) -> Result<Vec<SagaStatus>, Error> {
+pub(super) fn saga_statuses(rows: Vec<(Uuid, String, bool, bool)>) -> Vec<SagaStatus> {
     let parse = |(id, status, release_pending, fulfilment_pending): (Uuid, String, bool, bool)| {
-        Ok(SagaStatus { order_id: id.into(), status: status.parse().map_err(corrupt)?, release_pending, fulfilment_pending })
+        let status = readable("orders", status.parse().map_err(corrupt));
+        SagaStatus { order_id: id.into(), status, release_pending, fulfilment_pending }
     };
     rows.into_iter().map(parse).collect()
 }

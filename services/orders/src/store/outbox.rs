@@ -12,6 +12,15 @@ use super::{
 };
 use crate::order::{FailureReason, Order, OrderId};
 
+/// Makes up to `$2` dead-lettered events after the position `$1` publishable again.
+pub(super) const REDRIVE: &str = "
+    UPDATE outbox SET dead_at = NULL, refusals = 0
+    WHERE position IN (SELECT position FROM outbox WHERE dead_at IS NOT NULL AND position > $1 ORDER BY position LIMIT $2)
+        AND dead_at IS NOT NULL
+    RETURNING position";
+/// Maximum number of events per call of [`OutboxStore::redrive`].
+const REDRIVE_BATCH: u32 = 1_000;
+
 instrumented_role! {
     /// Outbox of the events of all orders.
     pub trait OutboxStore {
@@ -46,8 +55,9 @@ instrumented_role! {
         /// Returns up to `limit` dead-lettered events, oldest first.
         async fn dead_events(&self, limit: u32) -> Result<Vec<DeadEvent>, Error> = call("dead_events", "outbox");
 
-        /// Makes all dead-lettered events publishable again and returns their number.
-        async fn redrive(&self) -> Result<u64, Error> = call("redrive", "outbox");
+        /// Makes up to `limit` dead-lettered events after the position `after` publishable again,
+        /// oldest first.
+        async fn redrive(&self, after: i64, limit: u32) -> Result<Redriven, Error> = call("redrive", "outbox");
 
         /// Deletes up to `limit` events that were published before `before` and returns their
         /// number.
@@ -84,6 +94,34 @@ pub struct DeadEvent {
     pub reason: String,
     /// Time of dead-lettering.
     pub dead_lettered_at: OffsetDateTime,
+}
+
+/// Result of [`OutboxStore::redrive`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redriven {
+    /// Events that can be published again.
+    pub events: u64,
+    /// Position of the last one. `None` if there was none.
+    pub last: Option<i64>,
+}
+
+impl Redriven {
+    /// Result of a batch with these positions.
+    pub(super) fn of(positions: &[i64]) -> Self {
+        Self { events: positions.len() as u64, last: positions.iter().max().copied() }
+    }
+}
+
+/// Makes all dead-lettered events publishable again, in batches, and returns their number. Events
+/// that are dead-lettered again meanwhile stay so.
+pub async fn redrive_all<S: OutboxStore + ?Sized>(store: &S) -> Result<u64, Error> {
+    let (mut after, mut events) = (i64::MIN, 0);
+    loop {
+        let batch = store.redrive(after, REDRIVE_BATCH).await?;
+        events += batch.events;
+        let Some(last) = batch.last else { return Ok(events) };
+        after = last;
+    }
 }
 
 /// Condition of a publication to `$3`: the outbox does not belong to another destination.

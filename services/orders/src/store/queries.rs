@@ -4,7 +4,7 @@ use time::{OffsetDateTime, macros::datetime};
 use uuid::Uuid;
 
 use super::{
-    database::{Error, UNREADABLE, corrupt},
+    database::{Error, corrupt, readable},
     revisions,
 };
 use palisade_middleware::auth::Subject;
@@ -126,7 +126,7 @@ impl Page {
         let last = positions.iter().take(limit).flatten().next_back().copied();
         // A first page of unreadable times only: they lie in the far future, before all others.
         let last = last.or_else(|| query.after.is_none().then_some(Position::NEWEST));
-        let orders = rows.into_iter().take(limit).filter_map(|row| row.inspect_err(|error| UNREADABLE.record("orders", error)).ok());
+        let orders = rows.into_iter().take(limit).filter_map(|row| readable("orders", row));
         Self { orders: orders.collect(), next: last.filter(|_| has_more) }
     }
 

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    database::{Error, UNREADABLE},
+    database::{Error, readable},
     instrumented::instrumented_role,
 };
 use crate::order::{Order, OrderId, Status};
@@ -140,10 +140,7 @@ impl SettledPage {
             let history = entries.remove(&order.id.as_uuid()).unwrap_or_default().into_iter().collect::<Result<_, Error>>()?;
             Ok(SettledOrder { order, history })
         };
-        let orders = orders
-            .into_iter()
-            .map(join)
-            .filter_map(|order: Result<_, Error>| order.inspect_err(|error| UNREADABLE.record("orders", error)).ok());
+        let orders = orders.into_iter().map(join).filter_map(|order| readable("orders", order));
         Self { orders: orders.collect(), next }
     }
 }

@@ -9,7 +9,7 @@ use palisade_orders::{
     erasure::{self, Erased, Error},
     order::{Actor, FailureReason, OrderId, Status},
     retention::{Lifetimes, Retention},
-    store::{Create, CreateResult},
+    store::{Create, CreateResult, ErasedKeys},
 };
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
@@ -20,6 +20,7 @@ crate::on_both![
     subject_is_replaced_everywhere,
     orders_in_progress_prevent_an_erasure,
     orders_are_erased_in_batches,
+    keys_are_erased_in_batches,
     archive_is_rewritten,
     schema_allows_no_other_change_of_a_subject,
 ];
@@ -154,6 +155,23 @@ async fn orders_are_erased_in_batches(db: Database) {
         (after, batches) = (last, batches + 1);
     }
     assert_eq!((erased, batches), (3, 3));
+}
+
+async fn keys_are_erased_in_batches(db: Database) {
+    for caller in [SUBJECT, "admin", "operator", "auditor"] {
+        db.keyed_order(SUBJECT, caller).await;
+    }
+    db.keyed_order("bob", "bob").await;
+    let mut batches = Vec::new();
+    loop {
+        let ErasedKeys { keys, responses } = db.store.erase_keys(SUBJECT.into(), 2).await.unwrap();
+        batches.push((keys, responses));
+        if (keys, responses) == (0, 0) {
+            break;
+        }
+    }
+    assert_eq!(batches, [(1, 2), (0, 1), (0, 0)]);
+    assert_eq!(db.back_door.answers().await, 1, "that of bob");
 }
 
 async fn archive_is_rewritten(db: Database) {

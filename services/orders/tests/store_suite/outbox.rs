@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use palisade_events::{Destination, Lease};
-use palisade_orders::order::Status;
+use palisade_orders::{order::Status, store::redrive_all};
 use uuid::Uuid;
 
 use crate::database::{Database, NOW, any, owner};
@@ -13,6 +13,7 @@ crate::on_both![
     history_returns_the_order_at_each_status,
     outbox_lease_is_exclusive,
     rejected_event_is_dead_until_redriven,
+    events_are_redriven_in_batches,
     outbox_of_a_broker_is_not_drained_in_process
 ];
 
@@ -61,8 +62,29 @@ async fn rejected_event_is_dead_until_redriven(db: Database) {
     assert_eq!((stats.unpublished, stats.dead), (2, 1));
     // A dead-lettered event cannot be marked as published.
     db.store.mark_published(vec![events[1].id], Destination::InProcess, NOW).await.unwrap_err();
-    assert_eq!(db.store.redrive().await.unwrap(), 1);
+    assert_eq!(redrive_all(&*db.store).await.unwrap(), 1);
     assert_eq!(db.store.unpublished(10).await.unwrap(), events);
+}
+
+async fn events_are_redriven_in_batches(db: Database) {
+    for _ in 0..5 {
+        db.accept("alice", NOW).await;
+    }
+    let events = db.store.unpublished(10).await.unwrap();
+    let rejected = events.iter().map(|event| (event.id, "too large".to_owned())).collect();
+    assert_eq!(db.store.mark_rejected(rejected, 1, NOW).await.unwrap(), 5);
+    let (mut after, mut sizes) = (i64::MIN, Vec::new());
+    loop {
+        let batch = db.store.redrive(after, 2).await.unwrap();
+        sizes.push(batch.events);
+        let Some(last) = batch.last else { break };
+        after = last;
+        // Rejected again: stays dead-lettered.
+        let again = db.store.unpublished(1).await.unwrap().into_iter().map(|event| (event.id, "too large".to_owned())).collect();
+        assert_eq!(db.store.mark_rejected(again, 1, NOW).await.unwrap(), 1);
+    }
+    assert_eq!(sizes, [2, 2, 1, 0]);
+    assert_eq!((db.store.unpublished(10).await.unwrap().len(), db.store.dead_events(10).await.unwrap().len()), (2, 3));
 }
 
 async fn outbox_of_a_broker_is_not_drained_in_process(db: Database) {

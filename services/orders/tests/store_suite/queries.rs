@@ -110,7 +110,7 @@ async fn saga_statuses_skip_unknown_orders(db: Database) {
     let mut statuses = db.store.saga_statuses(vec![cancelled, OrderId::generate(NOW), pending]).await.unwrap();
     statuses.sort_by_key(|status| status.status);
     let actual: Vec<_> = statuses.iter().map(|status| (status.order_id, status.status, status.release_pending)).collect();
-    assert_eq!(actual, [(pending, Status::Pending, false), (cancelled, Status::Cancelled, true)]);
+    assert_eq!(actual, [(pending, Some(Status::Pending), false), (cancelled, Some(Status::Cancelled), true)]);
     assert_eq!(db.store.saga_statuses(vec![]).await.unwrap(), []);
 }
 

@@ -18,6 +18,8 @@ crate::on_both![
     unreadable_fulfilment_does_not_block_the_others,
     lease_of_a_running_saga_is_extended,
     newer_schema_is_tolerated,
+    unreadable_status_does_not_end_an_audit,
+    unreadable_rows_do_not_hide_the_lists_of_operators,
     expired_keys_are_deleted_in_batches,
 ];
 
@@ -189,6 +191,47 @@ async fn newer_schema_is_tolerated(db: Database) {
     db.store.migrate().await.unwrap();
     db.store.ping().await.unwrap();
     db.confirm(&db.accept("alice", NOW).await, NOW).await;
+}
+
+async fn unreadable_status_does_not_end_an_audit(db: Database) {
+    let (bad, good) = (db.accept("poison", NOW).await.saga.order.id, db.accept("alice", NOW).await.saga.order.id);
+    let lose = match db.back_door {
+        BackDoor::Sqlite { .. } => {
+            "PRAGMA ignore_check_constraints = ON; DROP TRIGGER guard_order;
+             UPDATE orders SET status = 'LOST' WHERE user_id = 'poison'; PRAGMA ignore_check_constraints = OFF"
+        }
+        BackDoor::Postgres { .. } => {
+            "ALTER TABLE orders DISABLE TRIGGER ALL; ALTER TABLE orders DROP CONSTRAINT orders_status_check;
+             UPDATE orders SET status = 'LOST', due_at = NULL WHERE user_id = 'poison'"
+        }
+    };
+    db.back_door.execute(lose).await.unwrap();
+    let statuses = db.store.saga_statuses(vec![bad, good]).await.unwrap();
+    let mut statuses: Vec<_> = statuses.into_iter().map(|status| (status.order_id == bad, status.status)).collect();
+    statuses.sort();
+    assert_eq!(statuses, [(false, Some(Status::Pending)), (true, None)]);
+}
+
+async fn unreadable_rows_do_not_hide_the_lists_of_operators(db: Database) {
+    for _ in 0..2 {
+        db.accept("alice", NOW).await;
+    }
+    let events = db.store.unpublished(10).await.unwrap();
+    db.store.mark_rejected(events.iter().map(|event| (event.id, "too large".to_owned())).collect(), 1, NOW).await.unwrap();
+    let (far, recent) = match db.back_door {
+        BackDoor::Sqlite { .. } => ("9223372036854775807", "0"),
+        BackDoor::Postgres { .. } => ("'infinity'", "'1970-01-01'"),
+    };
+    for sql in [
+        format!("UPDATE outbox SET dead_at = {far} WHERE position = (SELECT min(position) FROM outbox)"),
+        format!("INSERT INTO quarantined_orders (order_id, reason, since) SELECT id, 'because', {far} FROM orders"),
+        format!("UPDATE quarantined_orders SET since = {recent} WHERE order_id = (SELECT order_id FROM quarantined_orders LIMIT 1)"),
+    ] {
+        db.back_door.execute(&sql).await.unwrap();
+    }
+    let dead = db.store.dead_events(10).await.unwrap();
+    assert_eq!(dead.iter().map(|dead| dead.event.id).collect::<Vec<_>>(), [events[1].id]);
+    assert_eq!(db.store.quarantined(10).await.unwrap().len(), 1);
 }
 
 async fn expired_keys_are_deleted_in_batches(db: Database) {

@@ -10,7 +10,7 @@ instrumented_role! {
     pub trait ErasureStore {
         /// Deletes the idempotency keys of `subject`, of products and of adjustments, with their
         /// stored responses. Returns their number.
-        async fn erase_keys(&self, subject: Subject) -> Result<u64, Error> = call("erase_keys", "idempotency_keys");
+        async fn erase_keys(&self, subject: Subject, limit: u32) -> Result<u64, Error> = call("erase_keys", "idempotency_keys");
 
         /// Replaces `subject` by `pseudonym` as the author of up to `limit` entries of the stock
         /// ledger. Returns their number.

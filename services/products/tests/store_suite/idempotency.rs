@@ -77,8 +77,9 @@ pub(crate) async fn keys_of_a_subject_are_erased(fixture: TestStore) {
     let other_key = IdempotencyKey { key: "other".into(), ..key("alice", 1) };
     new_product(create(&fixture, other_key, START).await);
     let of_bob = new_product(create(&fixture, key("bob", 1), START).await);
-    assert_eq!(fixture.store.erase_keys("alice".into()).await.unwrap(), 2);
-    assert_eq!(fixture.store.erase_keys("alice".into()).await.unwrap(), 0);
+    for expected in [1, 1, 0] {
+        assert_eq!(fixture.store.erase_keys("alice".into(), 1).await.unwrap(), expected);
+    }
     // Products have no owner, and other keys remain.
     assert_eq!(count(&fixture).await, 3);
     assert_eq!(create(&fixture, key("bob", 1), START).await, CreateOutcome::Created { product: of_bob, replayed: true });

@@ -10,9 +10,9 @@ use palisade_orders::{
     saga::{RevisionEnd, Transition},
     store::{
         Audit, Claimed, ConfirmedOrder, Create, CreateResult, DeadEvent, DueFulfilment, ErasedKeys, ErasedOrders, ErasureStore, Error,
-        Event, FulfilmentQueue, List, Maintenance, OrderStore, OutboxStore, Overdue, Page, PastRetention, QuarantinedOrder, RemoveResult,
-        RequestRevisionResult, RetentionStore, SagaQueue, SagaStatus, SetStatusResult, SettledPage, SettledPosition, SqliteStore, Stats,
-        StoredResponse, StuckOrder, TransitionResult,
+        Event, FulfilmentQueue, List, Maintenance, OrderStore, OutboxStore, Overdue, Page, PastRetention, QuarantinedOrder, Redriven,
+        RemoveResult, RequestRevisionResult, RetentionStore, SagaQueue, SagaStatus, SetStatusResult, SettledPage, SettledPosition,
+        SqliteStore, Stats, StoredResponse, StuckOrder, TransitionResult,
     },
 };
 use time::OffsetDateTime;
@@ -91,7 +91,7 @@ simulated_role! { OutboxStore {
     Write mark_published(events: Vec<Uuid>, destination: Destination, now: OffsetDateTime) -> ();
     Write mark_rejected(events: Vec<(Uuid, String)>, max_attempts: u32, now: OffsetDateTime) -> u64;
     Read dead_events(limit: u32) -> Vec<DeadEvent>;
-    Write redrive() -> u64;
+    Write redrive(after: i64, limit: u32) -> Redriven;
     Write prune_published(before: OffsetDateTime, limit: u32) -> u64;
 } }
 
@@ -102,7 +102,7 @@ simulated_role! { RetentionStore {
 
 simulated_role! { ErasureStore {
     Read unsettled_orders(subject: Subject) -> Vec<(Status, u64)>;
-    Write erase_keys(subject: Subject) -> ErasedKeys;
+    Write erase_keys(subject: Subject, limit: u32) -> ErasedKeys;
     Write erase_orders(subject: Subject, pseudonym: Subject, after: OrderId, limit: u32) -> ErasedOrders;
 } }
 

@@ -97,7 +97,7 @@ simulated_role! { LedgerStore {
 } }
 
 simulated_role! { ErasureStore {
-    Write erase_keys(subject: Subject) -> u64;
+    Write erase_keys(subject: Subject, limit: u32) -> u64;
     Write erase_authors(subject: Subject, pseudonym: Subject, limit: u32) -> u64;
     Write erase_actors(subject: Subject, pseudonym: Subject, limit: u32) -> u64;
 } }

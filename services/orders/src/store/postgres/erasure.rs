@@ -16,10 +16,14 @@ use crate::{
 };
 
 const ERASE_KEYS: &str = "
-    WITH keys AS (DELETE FROM idempotency_keys WHERE subject = $1 RETURNING 1),
-    responses AS (
-        UPDATE idempotency_keys SET answer = NULL
-        WHERE subject <> $1 AND answer IS NOT NULL AND order_id IN (SELECT id FROM orders WHERE user_id = $1) RETURNING 1
+    WITH keys AS (
+        DELETE FROM idempotency_keys
+        WHERE (subject, key) IN (SELECT subject, key FROM idempotency_keys WHERE subject = $1 LIMIT $2) RETURNING 1
+    ), responses AS (
+        UPDATE idempotency_keys SET answer = NULL WHERE (subject, key) IN (
+            SELECT subject, key FROM idempotency_keys
+            WHERE subject <> $1 AND answer IS NOT NULL AND order_id IN (SELECT id FROM orders WHERE user_id = $1) LIMIT $2
+        ) RETURNING 1
     )
     SELECT (SELECT count(*) FROM keys), (SELECT count(*) FROM responses)";
 
@@ -57,13 +61,13 @@ impl ErasureStore for PostgresStore {
         erasure::counts(select.fetch_all(&mut *self.pool.acquire().await?).await?)
     }
 
-    async fn erase_keys(&self, subject: Subject) -> Result<ErasedKeys, Error> {
+    async fn erase_keys(&self, subject: Subject, limit: u32) -> Result<ErasedKeys, Error> {
         self.with_retries(|| async {
             // As for an audit: closed after use, and with time to read all keys.
             let mut db = self.pool.acquire_and_close().await?;
             let mut transaction = db.begin().await?;
             sqlx::query("SET LOCAL statement_timeout = '30s'").execute(&mut *transaction).await?;
-            let erase = sqlx::query_as(ERASE_KEYS).bind(subject.as_str());
+            let erase = sqlx::query_as(ERASE_KEYS).bind(subject.as_str()).bind(i64::from(limit));
             let (keys, responses): (i64, i64) = erase.fetch_one(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(ErasedKeys { keys: keys.unsigned_abs(), responses: responses.unsigned_abs() })

@@ -114,7 +114,7 @@ impl Maintenance for PostgresStore {
             "SELECT id, status, release_pending, EXISTS (SELECT 1 FROM fulfilments WHERE order_id = id) FROM orders WHERE id = ANY($1)",
         );
         let select = select.bind(ids);
-        maintenance::saga_statuses(select.fetch_all(&mut *self.pool.acquire().await?).await?)
+        Ok(maintenance::saga_statuses(select.fetch_all(&mut *self.pool.acquire().await?).await?))
     }
 
     async fn confirmed_orders(&self, after: Uuid, until: Option<Uuid>, limit: u32) -> Result<Vec<ConfirmedOrder>, Error> {

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::{PostgresStore, row};
 use crate::store::{
-    database::Error,
-    outbox::{DeadEvent, Event, OutboxStore, owned, unreadable},
+    database::{Error, readable},
+    outbox::{DeadEvent, Event, OutboxStore, REDRIVE, Redriven, owned, unreadable},
 };
 
 /// Advances the horizon together with the deletion, so that the audit does not report pruned events
@@ -123,12 +123,12 @@ impl OutboxStore for PostgresStore {
             let event = event_created_at(row, created_at)?;
             Ok(DeadEvent { event, reason: reason.unwrap_or_default(), dead_lettered_at: row::time(row, "dead_at")? })
         });
-        dead.collect()
+        Ok(dead.filter_map(|row| readable("outbox", row)).collect())
     }
 
-    async fn redrive(&self) -> Result<u64, Error> {
-        let redrive = sqlx::query("UPDATE outbox SET dead_at = NULL, refusals = 0 WHERE dead_at IS NOT NULL");
-        Ok(redrive.execute(&mut *self.pool.acquire().await?).await?.rows_affected())
+    async fn redrive(&self, after: i64, limit: u32) -> Result<Redriven, Error> {
+        let redrive = sqlx::query_scalar(REDRIVE).bind(after).bind(i64::from(limit));
+        Ok(Redriven::of(&redrive.fetch_all(&mut *self.pool.acquire().await?).await?))
     }
 
     async fn prune_published(&self, before: OffsetDateTime, limit: u32) -> Result<u64, Error> {

@@ -17,7 +17,7 @@ use crate::{
     saga::{RevisionEnd, Transition},
     store::{
         batches,
-        database::{Error, corrupt},
+        database::{Error, corrupt, readable},
         orders::{Claimed, StoredResponse},
         saga_queue::{QuarantinedOrder, SagaQueue, StuckOrder, TransitionResult},
     },
@@ -200,7 +200,7 @@ impl SagaQueue for PostgresStore {
             let order_id = row.try_get::<Uuid, _>("order_id")?.into();
             Ok(QuarantinedOrder { order_id, reason: row.try_get("reason")?, since: row::time(row, "since")? })
         });
-        quarantined.collect()
+        Ok(quarantined.filter_map(|row| readable("quarantined_orders", row)).collect())
     }
 
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {

@@ -15,9 +15,14 @@ use crate::{
     },
 };
 
-const ERASE_RESPONSES: &str = "
-    UPDATE idempotency_keys SET answer = NULL
-    WHERE subject <> $1 AND answer IS NOT NULL AND order_id IN (SELECT id FROM orders WHERE user_id = $1)";
+const ERASE_KEYS: &str = "
+    DELETE FROM idempotency_keys
+    WHERE (subject, key) IN (SELECT subject, key FROM idempotency_keys WHERE subject = $1 LIMIT $2)";
+/// Reads all keys, so it does not run on the connection of the writes.
+const FIND_RESPONSES: &str = "
+    SELECT subject, key FROM idempotency_keys
+    WHERE subject <> $1 AND answer IS NOT NULL AND order_id IN (SELECT id FROM orders WHERE user_id = $1) LIMIT $2";
+const ERASE_RESPONSE: &str = "UPDATE idempotency_keys SET answer = NULL WHERE subject = $1 AND key = $2 AND answer IS NOT NULL";
 const SELECT_LAST: &str = "SELECT max(id) FROM (SELECT id FROM orders WHERE id > $1 ORDER BY id LIMIT $2)";
 
 /// Condition of the settled orders of subject `$1`, with ids from above `$3` to `$4`. In all
@@ -45,12 +50,18 @@ impl ErasureStore for SqliteStore {
         erasure::counts(select.fetch_all(&mut *self.readers.acquire().await?).await?)
     }
 
-    async fn erase_keys(&self, subject: Subject) -> Result<ErasedKeys, Error> {
+    async fn erase_keys(&self, subject: Subject, limit: u32) -> Result<ErasedKeys, Error> {
+        let find = sqlx::query_as(FIND_RESPONSES).bind(subject.as_str()).bind(limit);
+        let found: Vec<(String, String)> = find.fetch_all(&mut *self.readers.acquire().await?).await?;
         let mut db = self.writer.acquire().await?;
         let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-        let delete = sqlx::query("DELETE FROM idempotency_keys WHERE subject = $1").bind(subject.as_str());
+        let delete = sqlx::query(ERASE_KEYS).bind(subject.as_str()).bind(limit);
         let keys = delete.execute(&mut *transaction).await?.rows_affected();
-        let responses = sqlx::query(ERASE_RESPONSES).bind(subject.as_str()).execute(&mut *transaction).await?.rows_affected();
+        let mut responses = 0;
+        for (holder, key) in found {
+            let erase = sqlx::query(ERASE_RESPONSE).bind(holder).bind(key);
+            responses += erase.execute(&mut *transaction).await?.rows_affected();
+        }
         transaction.commit().await?;
         Ok(ErasedKeys { keys, responses })
     }

@@ -87,7 +87,7 @@ impl Maintenance for SqliteStore {
             let row: Option<(Uuid, String, bool, bool)> = select.bind(id.as_uuid()).fetch_optional(&mut *db).await?;
             rows.extend(row);
         }
-        maintenance::saga_statuses(rows)
+        Ok(maintenance::saga_statuses(rows))
     }
 
     async fn confirmed_orders(&self, after: Uuid, until: Option<Uuid>, limit: u32) -> Result<Vec<ConfirmedOrder>, Error> {

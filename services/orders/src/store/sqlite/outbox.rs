@@ -11,8 +11,8 @@ use super::{
     row::{self, to_ms},
 };
 use crate::store::{
-    database::Error,
-    outbox::{DeadEvent, Event, OutboxStore, owned, unreadable},
+    database::{Error, readable},
+    outbox::{DeadEvent, Event, OutboxStore, REDRIVE, Redriven, owned, unreadable},
 };
 
 #[async_trait]
@@ -118,12 +118,12 @@ impl OutboxStore for SqliteStore {
             let event = event_created_at(row, created_at)?;
             Ok(DeadEvent { event, reason: reason.unwrap_or_default(), dead_lettered_at: row::time(row, "dead_at")? })
         });
-        dead.collect()
+        Ok(dead.filter_map(|row| readable("outbox", row)).collect())
     }
 
-    async fn redrive(&self) -> Result<u64, Error> {
-        let redrive = sqlx::query("UPDATE outbox SET dead_at = NULL, refusals = 0 WHERE dead_at IS NOT NULL");
-        Ok(redrive.execute(&mut *self.writer.acquire().await?).await?.rows_affected())
+    async fn redrive(&self, after: i64, limit: u32) -> Result<Redriven, Error> {
+        let redrive = sqlx::query_scalar(REDRIVE).bind(after).bind(limit);
+        Ok(Redriven::of(&redrive.fetch_all(&mut *self.writer.acquire().await?).await?))
     }
 
     /// Advances the horizon together with the deletion, so that the audit does not report pruned

@@ -17,7 +17,7 @@ use crate::{
     saga::{RevisionEnd, Transition},
     store::{
         batches,
-        database::{Error, corrupt},
+        database::{Error, corrupt, readable},
         orders::{Claimed, StoredResponse},
         saga_queue::{QuarantinedOrder, SagaQueue, StuckOrder, TransitionResult},
     },
@@ -132,7 +132,7 @@ impl SagaQueue for SqliteStore {
             let order_id = row.try_get::<Uuid, _>("order_id")?.into();
             Ok(QuarantinedOrder { order_id, reason: row.try_get("reason")?, since: row::time(row, "since")? })
         });
-        quarantined.collect()
+        Ok(quarantined.filter_map(|row| readable("quarantined_orders", row)).collect())
     }
 
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {

@@ -79,7 +79,7 @@ pub(super) async fn audit(db: &Collections, now: OffsetDateTime) -> Result<Audit
     // Reserved units of a missing product are a violation too.
     suspects.extend(reserved.into_keys());
     for product in suspects {
-        audit.violations.extend(recheck(db, product).await?);
+        audit.violations.extend(recheck(db, product, &mut audit.unreadable).await?);
     }
     Ok(audit)
 }
@@ -122,16 +122,20 @@ async fn reserved_by_product(db: &Collections, audit: &mut Audit) -> Result<Hash
     Ok(reserved)
 }
 
-async fn recheck(db: &Collections, id: bson::Uuid) -> Result<Option<Imbalance>, Error> {
+/// A product with an unreadable reservation cannot be judged; it is added to `unreadable`.
+async fn recheck(db: &Collections, id: bson::Uuid, unreadable: &mut u64) -> Result<Option<Imbalance>, Error> {
     for _ in 0..MAX_RECHECKS {
         let before = db.stock.find_one(doc! { "_id": id }).projection(Collections::stock_fields()).await?;
-        let reserved = reserved_now(db, id, before.as_ref()).await?;
+        let Some(reserved) = reserved_now(db, id, before.as_ref()).await? else {
+            *unreadable += 1;
+            return Ok(None);
+        };
         let second_read = reserved_now(db, id, before.as_ref()).await?;
         let pending = before.as_ref().map_or(&[][..], |product| &product.pending_ledger);
         let settled = ledger::settled_units(db, id, pending).await?;
         let pending: i64 = pending.iter().filter(|entry| !entry.refused).map(|entry| entry.delta).sum();
         let after = db.stock.find_one(doc! { "_id": id }).projection(Collections::stock_fields()).await?;
-        if before == after && reserved == second_read {
+        if before == after && second_read == Some(reserved) {
             return Ok(match before {
                 Some(product) => balance(&product, reserved, settled.saturating_add(pending)).check(),
                 None => Imbalance { product_id: domain_id(id), supply: 0, quantity: 0, taken: 0, reserved, ledger: 0 }.check(),
@@ -142,21 +146,23 @@ async fn recheck(db: &Collections, id: bson::Uuid) -> Result<Option<Imbalance>, 
 }
 
 /// Returns the units of `product` owned by its reservations, unfinished ones included, according
-/// to the product's marks.
-async fn reserved_now(db: &Collections, id: bson::Uuid, product: Option<&Stock>) -> Result<i64, Error> {
+/// to the product's marks. `None` if a reservation is unreadable.
+async fn reserved_now(db: &Collections, id: bson::Uuid, product: Option<&Stock>) -> Result<Option<i64>, Error> {
     let active = [Phase::Reserving, Phase::Held, Phase::Confirmed, Phase::Undoing];
     let concerned = ["lines.productId", "revision.takes.productId", "revision.givesBack.productId"].map(|field| doc! { field: id });
     // An unfinished revision may have units of a reservation that has ended.
     let active = doc! { "$or": [{ "state": { "$in": active.to_vec() } }, { "revision": { "$exists": true } }] };
-    let mut reservations = db.reservations.find(doc! { "$and": [active, { "$or": concerned.to_vec() }] }).await?;
+    let reservations = db.reservations.clone_with_type::<Document>();
+    let mut reservations = reservations.find(doc! { "$and": [active, { "$or": concerned.to_vec() }] }).await?;
     let mut units = 0;
     while let Some(reservation) = reservations.try_next().await? {
+        let Some(reservation) = readable("reservations", decode::<ReservationDocument>(reservation)) else { return Ok(None) };
         units += revision::units_beside_lines(&reservation, id, product);
         if owns_units(&reservation, product) {
             units += reservation.lines.iter().filter(|line| line.product_id == id).map(|line| line.quantity).sum::<i64>();
         }
     }
-    Ok(units)
+    Ok(Some(units))
 }
 
 fn owns_units(reservation: &ReservationDocument, product: Option<&Stock>) -> bool {

@@ -11,10 +11,20 @@ use crate::store::{database::Error, erasure::ErasureStore};
 
 #[async_trait]
 impl ErasureStore for MongoStore {
-    async fn erase_keys(&self, subject: Subject) -> Result<u64, Error> {
-        let (db, own) = (&self.collections, doc! { "_id.subject": subject.as_str() });
-        let of_products = db.keys.delete_many(own.clone()).await?.deleted_count;
-        Ok(of_products + db.adjustment_keys.delete_many(own).await?.deleted_count)
+    async fn erase_keys(&self, subject: Subject, limit: u32) -> Result<u64, Error> {
+        let db = &self.collections;
+        let mut deleted = 0;
+        for keys in [db.keys.clone_with_type::<Document>(), db.adjustment_keys.clone_with_type()] {
+            let own = keys.find(doc! { "_id.subject": subject.as_str() }).projection(doc! { "_id": 1 });
+            // A limit of 0 is none.
+            let left = i64::from(limit) - i64::try_from(deleted).unwrap_or(i64::MAX);
+            if left > 0 {
+                let batch: Vec<Document> = own.limit(left).await?.try_collect().await?;
+                let ids: Vec<Bson> = batch.into_iter().filter_map(|mut key| key.remove("_id")).collect();
+                deleted += keys.delete_many(doc! { "_id": { "$in": ids } }).await?.deleted_count;
+            }
+        }
+        Ok(deleted)
     }
 
     async fn erase_authors(&self, subject: Subject, pseudonym: Subject, limit: u32) -> Result<u64, Error> {

@@ -19,8 +19,8 @@ use crate::store::{
 
 /// Limit of counts that are unbounded.
 const MAX_COUNT: u64 = 10_000;
-/// Maximum number of reservations in quarantine that the sweeper leaves out of its search.
-const MAX_EXCLUDED: i64 = 1_000;
+/// Field of a reservation in quarantine, which the sweeper leaves out.
+pub(super) const QUARANTINED: &str = "quarantined";
 
 #[async_trait]
 impl Maintenance for MongoStore {
@@ -67,7 +67,9 @@ impl Maintenance for MongoStore {
     }
 
     async fn end_quarantine(&self, reservation_id: Uuid) -> Result<bool, Error> {
-        Ok(self.collections.quarantine.delete_one(doc! { "_id": bson_id(reservation_id) }).await?.deleted_count == 1)
+        let of = doc! { "_id": bson_id(reservation_id) };
+        self.collections.reservations.update_one(of.clone(), doc! { "$unset": { QUARANTINED: "" } }).await?;
+        Ok(self.collections.quarantine.delete_one(of).await?.deleted_count == 1)
     }
 
     async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error> {
@@ -127,14 +129,9 @@ pub(super) async fn quarantine(db: &Collections, id: &Bson, error: &Error, now: 
     tracing::error!(reservation_id = %id, error = error as &dyn std::error::Error, "unreadable reservation put into quarantine");
     let entry = doc! { "$setOnInsert": { "reason": error.to_string(), "since": bson_time(now) } };
     db.quarantine.update_one(doc! { "_id": id }, entry).upsert(true).await?;
+    // Last: without the mark it is found, and put into quarantine, again.
+    db.reservations.update_one(doc! { "_id": id }, doc! { "$set": { QUARANTINED: true } }).await?;
     Ok(())
-}
-
-/// Returns the `_id`s of the reservations in quarantine.
-pub(super) async fn quarantined_ids(db: &Collections) -> Result<Vec<Bson>, Error> {
-    let entries = db.quarantine.find(doc! {}).projection(doc! { "_id": 1 }).limit(MAX_EXCLUDED).max_time(MAX_TIME);
-    let entries: Vec<Document> = entries.await?.try_collect().await?;
-    Ok(entries.into_iter().filter_map(|mut entry| entry.remove("_id")).collect())
 }
 
 fn uuid_of(id: &Bson) -> Option<Uuid> {

@@ -54,7 +54,7 @@ async fn find(db: &Collections, mut due: Document, limit: u32) -> Result<Vec<Doc
     if limit == 0 {
         return Ok(Vec::new());
     }
-    due.insert("_id", doc! { "$nin": maintenance::quarantined_ids(db).await? });
+    due.insert(maintenance::QUARANTINED, doc! { "$exists": false });
     let reservations = db.reservations.clone_with_type::<Document>();
     let due = reservations.find(due).limit(limit.into()).max_time(MAX_TIME);
     Ok(due.await?.try_collect().await?)

@@ -6,7 +6,10 @@ use palisade_middleware::auth::Subject;
 use super::{SqliteStore, begin};
 use crate::store::{database::Error, erasure::ErasureStore};
 
-const DELETE_KEYS: [&str; 2] = ["DELETE FROM idempotency_keys WHERE subject = ?", "DELETE FROM adjustment_keys WHERE subject = ?"];
+const DELETE_KEYS: [&str; 2] = [
+    "DELETE FROM idempotency_keys WHERE (subject, key) IN (SELECT subject, key FROM idempotency_keys WHERE subject = ? LIMIT ?)",
+    "DELETE FROM adjustment_keys WHERE (subject, key) IN (SELECT subject, key FROM adjustment_keys WHERE subject = ? LIMIT ?)",
+];
 const REPLACE_AUTHORS: &str = "
     UPDATE stock_adjustments SET actor = ?2
     WHERE (product_id, sequence) IN (SELECT product_id, sequence FROM stock_adjustments WHERE actor = ?1 LIMIT ?3)";
@@ -16,12 +19,13 @@ const REPLACE_ACTORS: &str = "
 
 #[async_trait]
 impl ErasureStore for SqliteStore {
-    async fn erase_keys(&self, subject: Subject) -> Result<u64, Error> {
+    async fn erase_keys(&self, subject: Subject, limit: u32) -> Result<u64, Error> {
         let mut db = self.writer.acquire().await?;
         let mut transaction = begin(&mut db).await?;
-        let mut deleted = 0;
+        let mut deleted: u64 = 0;
         for delete in DELETE_KEYS {
-            deleted += sqlx::query(delete).bind(subject.as_str()).execute(&mut *transaction).await?.rows_affected();
+            let limit = i64::from(limit) - deleted.cast_signed();
+            deleted += sqlx::query(delete).bind(subject.as_str()).bind(limit).execute(&mut *transaction).await?.rows_affected();
         }
         transaction.commit().await?;
         Ok(deleted)

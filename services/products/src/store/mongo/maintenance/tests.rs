@@ -41,6 +41,36 @@ async fn unreadable_documents_do_not_block_the_others() {
 }
 
 #[tokio::test]
+async fn any_number_of_unreadable_reservations_hides_no_other() {
+    const UNREADABLE: usize = 1_100;
+    let store = new_store().await;
+    let good = store.add(10).await;
+    let reservations = store.collections.reservations.clone_with_type::<Document>();
+    let broken = |_| doc! { "_id": bson_id(Uuid::now_v7()), "state": "HELD", "expiresAt": bson_time(NOW), "lines": "none" };
+    reservations.insert_many((0..UNREADABLE).map(broken)).await.unwrap();
+    let later = NOW + HOLD;
+    assert_eq!(store.expire_due(later, u32::try_from(UNREADABLE).unwrap()).await.unwrap(), 0);
+    store.reserve(Uuid::now_v7(), lines(&[(good, 2)]), NOW, HOLD).await.unwrap();
+    assert_eq!(store.expire_due(later, 1).await.unwrap(), 1);
+    assert_eq!(store.available(good).await, 10);
+}
+
+#[tokio::test]
+async fn unreadable_reservation_does_not_end_an_audit() {
+    let store = new_store().await;
+    let (good, bad) = (store.add(10).await, store.add(10).await);
+    let broken = Uuid::now_v7();
+    store.reserve(broken, lines(&[(bad, 1)]), NOW, HOLD).await.unwrap();
+    // Seems unbalanced, so its reservations are read.
+    store.collections.reservations.update_one(doc! { "_id": bson_id(broken) }, doc! { "$set": { "expiresAt": "soon" } }).await.unwrap();
+    store.tamper(bad, doc! { "$set": { "quantity": 5 } }).await;
+    store.tamper(good, doc! { "$set": { "quantity": 5 } }).await;
+    let audit = store.audit(NOW).await.unwrap();
+    assert_eq!(audit.violations.iter().map(|of| of.product_id).collect::<Vec<_>>(), [good], "the others are judged");
+    assert_eq!(audit.unreadable, 1);
+}
+
+#[tokio::test]
 async fn stale_removal_markers_do_not_hide_later_removals() {
     let store = new_store().await;
     let (existing, removed) = (store.add(1).await, store.add(1).await);
