@@ -10,6 +10,7 @@ mod anonymous;
 mod attack;
 mod connections;
 mod greedy_user;
+mod overload;
 mod short_deadlines;
 mod slow_requests;
 mod unread_responses;
