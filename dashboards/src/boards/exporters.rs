@@ -101,11 +101,10 @@ fn mongodb() -> Vec<Panel> {
             .sized(10, 8)
             .query(rate_by(external_metric("mongodb_ss_opcounters"), ["legacy_op_type"])),
         timeseries("Connections")
-            .description("Connections by kind: `current` are open, `available` are left.")
-            .remediation("`available` near 0: new connections fail.")
+            .description("Connections: `current` are open, `active` of them are in an operation.")
+            .remediation("`current` grows without more load: a client leaks connections. At `maxIncomingConnections` new ones fail.")
             .unit(unit::COUNT)
             .sized(10, 8)
-            .lowest_first()
             .query(optional(external_metric("mongodb_ss_connections").matches("conn_type", "current|active").now().max_by(["conn_type"]))),
         timeseries("Cache used / limit")
             .description("Use of the WiredTiger cache.")

@@ -38,8 +38,8 @@ impl CallerKey {
         Context::of(request).map_or(Self::unknown(), Self::of_context)
     }
 
-    /// Returns the key of the caller of the request with this context. A [`Subject`] is unique among
-    /// all issuers, so a user is one caller, whether the request comes from the user or from
+    /// Returns the key of the caller of the request with this context. A [`Subject`] is unique
+    /// among all issuers, so a user is one caller, whether the request comes from the user or from
     /// services on the user's behalf.
     ///
     /// [`Subject`]: crate::context::Subject

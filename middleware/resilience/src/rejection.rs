@@ -32,6 +32,10 @@ pub use violation::Violation;
 /// dependency, so that the breakers of its own callers do not count the failure against it.
 pub const FAILURE_ORIGIN_HEADER: &str = "x-failure-origin";
 
+/// Response metadata of load shedding, like `x-envoy-overloaded`: the service works at its
+/// capacity. A breaker that opened would take the capacity away, too.
+pub const OVERLOADED_HEADER: &str = "x-overloaded";
+
 /// Returns whether these headers or trailers of a response of `target` name another service as the
 /// failed one.
 pub(crate) fn is_from_dependency(headers: &HeaderMap, target: &str) -> bool {
@@ -292,6 +296,9 @@ impl Rejection {
         if let Some(origin) = origin.and_then(|name| name.parse().ok()) {
             // A dependency failed, not this service: the caller's breaker must stay closed.
             status.metadata_mut().insert(FAILURE_ORIGIN_HEADER, origin);
+        }
+        if **reason == reasons::OVERLOADED {
+            status.metadata_mut().insert(OVERLOADED_HEADER, tonic::metadata::MetadataValue::from_static("true"));
         }
         let pushback = match *retry {
             Retry::Unspecified => None,

@@ -49,7 +49,6 @@ const WRITE: Access = Access::AnyScope(&["orders:write", ADMIN]);
 // Costs in tokens of the caller's rate limit, the same as over HTTP. A read costs one.
 const LIST_COST: u32 = 4;
 const WRITE_COST: u32 = 2;
-/// An order is a saga: two transactions and a call of products.
 const ORDER_COST: u32 = 4;
 
 /// Methods with their required scopes and costs.
@@ -66,14 +65,12 @@ pub static METHODS: [Method; 8] = [
 
 /// Time reserved for the response before the caller's deadline.
 const RESPONSE_MARGIN: Duration = Duration::from_millis(100);
-/// `Retry-After` for a request whose idempotency key belongs to a request in progress.
+/// `Retry-After` for a request whose key belongs to a request in progress.
 const IN_PROGRESS_RETRY: Duration = Duration::from_secs(1);
 
-/// Response metadata of `WatchOrder`: the order is in a terminal state that the caller has already
-/// received.
+/// Response metadata of `WatchOrder`: the caller has already received the terminal state.
 const ENDED: &str = "order-ended";
 
-/// Response stream of `WatchOrder`.
 type Events = Pin<Box<dyn Stream<Item = Result<OrderEvent, Status>> + Send>>;
 
 /// gRPC service implementation.

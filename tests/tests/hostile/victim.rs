@@ -62,8 +62,8 @@ impl Victim {
         let attack = start().await;
         let mut attacked = self.traffic().await;
         if attacked.success_share() < SUCCESS_SHARE {
-            // A machine that stood still fails the requests of that moment. An attack, which goes on,
-            // fails more.
+            // A machine that stood still fails the requests of that moment. An attack, which goes
+            // on, fails more.
             eprintln!("{name}: measured again, after {attacked}: {:?}", attacked.failures);
             attacked = self.traffic().await;
         }

@@ -115,6 +115,7 @@ fn classify_code(code: Code, headers: &HeaderMap, target: &str) -> Classificatio
         {
             CallOutcome::Neutral.into()
         }
+        Code::Unavailable if headers.contains_key(rejection::OVERLOADED_HEADER) => CallOutcome::Throttled.into(),
         Code::Unavailable | Code::Unknown | Code::Internal | Code::DataLoss => CallOutcome::Failure.into(),
         Code::DeadlineExceeded => Classification::TimedOut,
         Code::NotFound if crate::planted!("client errors taken for failures") => CallOutcome::Failure.into(),

@@ -40,7 +40,8 @@ pub enum CallOutcome {
     Success,
     /// The target failed.
     Failure,
-    /// Throttled (429 / `RESOURCE_EXHAUSTED`): no failure, but no successful probe either.
+    /// Throttled (429, `RESOURCE_EXHAUSTED`, or load shedding of the target): no failure, but no
+    /// successful probe either.
     Throttled,
     /// No evidence.
     Neutral,

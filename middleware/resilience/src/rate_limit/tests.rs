@@ -7,7 +7,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::{
     caller::CallerKey,
-    context::Principal,
+    context::{Principal, Subject},
     method_table::{Access, Method},
 };
 
@@ -47,8 +47,9 @@ async fn rate_limit_takes_the_cost_of_the_method() {
 async fn callers_of_two_issuers_have_two_buckets() {
     let layer = RateLimitLayer::new(Protocol::Http, &Config { per_second: 1, burst: 1 });
     let service = layer.layer(tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) }));
+    // A subject has the prefix of its issuer.
     for issuer in ["a", "b"] {
-        let principal = Principal { issuer: issuer.to_owned(), ..Principal::on_behalf_of("1001") };
+        let principal = Principal { issuer: issuer.to_owned(), ..Principal::on_behalf_of(Subject::of_issuer(issuer, "1001").unwrap()) };
         let mut request = Request::new(());
         request.extensions_mut().insert(Context::background().on_behalf_of(Arc::new(principal)));
         assert!(service.clone().oneshot(request).await.is_ok(), "{issuer}");

@@ -51,7 +51,7 @@ pub enum TrustBoundary {
 pub struct Sampling {
     /// Whether spans are exported. If not, only those of local traces are started.
     pub exported: bool,
-    /// Trust boundary of HTTP callers. gRPC callers are told apart by [`InternalCallers`].
+    /// Trust boundary of HTTP callers. [`InternalCallers`] distinguishes those of gRPC.
     pub boundary: TrustBoundary,
     /// Sampling ratio of new traces, 0 to 1.
     pub ratio: f64,
@@ -177,8 +177,8 @@ impl Sampling {
     }
 }
 
-/// Decides for a request with this parent. `boundary` is that of a gRPC caller. Without an installed
-/// policy the application's subscriber decides.
+/// Decides for a request with this parent. `boundary` is that of a gRPC caller. Without an
+/// installed policy the application's subscriber decides.
 pub(super) fn decide(boundary: Option<TrustBoundary>, parent: Context) -> Decision {
     match SAMPLING.get() {
         Some(sampling) => {

@@ -95,8 +95,7 @@ pub enum Invariant {
 pub struct SagaStatus {
     /// The order.
     pub order_id: OrderId,
-    /// Status of the order. `None` if it is unreadable: whether the order needs its reservation is
-    /// unknown.
+    /// Status of the order. `None` if it is unreadable.
     pub status: Option<Status>,
     /// Whether products must still release the reservation.
     pub release_pending: bool,

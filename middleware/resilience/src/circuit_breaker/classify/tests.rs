@@ -83,6 +83,15 @@ fn dependency_failure_is_neutral() {
 }
 
 #[test]
+fn load_shedding_is_no_failure() {
+    let mut response = trailers_only(Code::Unavailable);
+    let shed = tonic::Status::from(Rejection::new(&reasons::OVERLOADED, "too many requests in flight"));
+    response.headers_mut().extend(shed.metadata().clone().into_headers());
+    assert_eq!(classify_grpc_head(&response, "products"), Some(CallOutcome::Throttled.into()));
+    assert_eq!(classify_trailers(Some(response.headers()), "products"), CallOutcome::Throttled.into());
+}
+
+#[test]
 fn only_timeouts_among_local_rejections_count() {
     let local = Rejection::new(&reasons::OVERLOADED, "");
     assert_eq!(classify_rejection(&local), CallOutcome::Neutral.into());

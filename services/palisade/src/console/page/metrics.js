@@ -110,29 +110,31 @@ function showLimits() {
 
 function showShop() {
   const newest = snapshots.at(-1);
-  const stock = (state) => sum(newest, "products", "palisade_stock_units", { state }) ?? 0;
-  const orders = (outcome) => sum(newest, "orders", "palisade_orders_total", { outcome }) ?? 0;
-  const sagas = (state) => sum(newest, "orders", "palisade_saga_in_flight", { state }) ?? 0;
-  const outbox = (service) => {
-    const [pending, oldest] = ["pending", "oldest_seconds"].map((name) => sum(newest, service, `palisade_outbox_${name}`) ?? 0);
-    return pending > 0 ? `${pending}, oldest ${oldest.toFixed(0)} s` : "0";
+  // The gauges of a store are unknown before its first read and while it cannot be read.
+  const gauge = (service, name, labels, show = String) => {
+    const value = sum(newest, service, name, labels);
+    return value === null ? "–" : show(value);
   };
-  // Unknown before the first audit.
-  const isCounted = ["available", "reserved", "sold"].some((state) => stock(state) > 0);
+  const stock = (state) => gauge("products", "palisade_stock_units", { state });
+  const orders = (outcome) => gauge("orders", "palisade_orders_total", { outcome });
+  const sagas = (state) => gauge("orders", "palisade_saga_in_flight", { state });
+  const seconds = (value) => `${value.toFixed(0)} s`;
+  const outbox = (service) => gauge(service, "palisade_outbox_pending", {}, (pending) =>
+    pending > 0 ? `${pending}, oldest ${gauge(service, "palisade_outbox_oldest_seconds", {}, seconds)}` : "0");
   const facts = [
-    ["Units available", isCounted ? stock("available") : "–"],
-    ["Units reserved", isCounted ? stock("reserved") : "–"],
-    ["Units sold", isCounted ? stock("sold") : "–"],
-    ["Products sold out", isCounted ? (sum(newest, "products", "palisade_stock_out_products") ?? 0) : "–"],
+    ["Units available", stock("available")],
+    ["Units reserved", stock("reserved")],
+    ["Units sold", stock("sold")],
+    ["Products sold out", gauge("products", "palisade_stock_out_products")],
     ["Orders confirmed", orders("confirmed")],
     ["Orders failed", orders("failed")],
     ["Sagas pending", sagas("PENDING")],
     ["Sagas reserved", sagas("PRODUCT_RESERVED")],
-    ["Oldest saga", `${(sum(newest, "orders", "palisade_saga_oldest_in_flight_seconds") ?? 0).toFixed(0)} s`],
+    ["Oldest saga", gauge("orders", "palisade_saga_oldest_in_flight_seconds", {}, seconds)],
     ["Outbox of products", outbox("products")],
     ["Outbox of orders", outbox("orders")],
-    ["Dead letters", sum(newest, "orders", "palisade_outbox_dead_lettered") ?? 0],
+    ["Dead letters", gauge("orders", "palisade_outbox_dead_lettered")],
   ];
   const create = ([name]) => element("div", {}, element("dt", {}, name), element("dd"));
-  keepRows(byId("shop"), facts, ([name]) => name, create, (pair, [, value]) => setText(pair.lastElementChild, `${value}`));
+  keepRows(byId("shop"), facts, ([name]) => name, create, (pair, [, value]) => setText(pair.lastElementChild, value));
 }
