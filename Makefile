@@ -136,13 +136,13 @@ conformance: ## Compare the gateway with its OpenAPI document, chains of request
 
 .PHONY: simulate
 simulate: ## Run seeds of the deterministic simulation: make simulate SEED=42 (one, with its story) or SEEDS=0..1000
-	cargo build --locked --workspace --bin simulate $(if $(PROFILE),--profile $(PROFILE))
-	target/$(or $(PROFILE),debug)/simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),0..100))
+	cargo build --locked --workspace --bin simulate --profile simulation
+	target/simulation/simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),0..1000))
 
 .PHONY: planted-faults
-planted-faults: ## Prove that the simulation finds every planted fault within 1,000 seeds
-	cargo build --locked --workspace --bin simulate
-	target/debug/simulate --planted-faults
+planted-faults: ## Prove that the simulation finds every planted fault within 1,000 seeds, and write docs/simulation.md
+	cargo build --locked --workspace --bin simulate --profile simulation
+	target/simulation/simulate --planted-faults --write
 
 .PHONY: scenarios
 scenarios: ## Run the resilience scenarios with all stacks, and write docs/scenarios.md: make scenarios, or make scenarios ONLY=retry/ (no page)

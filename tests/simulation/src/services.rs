@@ -2,6 +2,7 @@
 
 use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use palisade_gateway::AUDIENCE;
 use palisade_middleware::{
     auth::{
@@ -33,8 +34,8 @@ const ADMIN_PORT: u16 = 9_464;
 const USERS: &str = "simulation";
 const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 
-/// Keys of the users' issuer and of the services. They do not follow the seed; no decision depends
-/// on them.
+/// Keys of the users' issuer and of the services: always the same, because the generation of a key
+/// collects entropy, which takes longer than the start of the services.
 #[derive(Debug, Clone)]
 pub struct SigningKeys {
     users: SigningKey,
@@ -42,11 +43,17 @@ pub struct SigningKeys {
     orders: SigningKey,
 }
 
+/// Beginning of an Ed25519 key in PKCS #8 (RFC 8410, section 7), before its 32 bytes.
+const ED25519: &[u8] = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+
 impl SigningKeys {
-    /// Generates the keys.
-    pub fn generate() -> anyhow::Result<Self> {
-        let key = || anyhow::Ok(SigningKey::from_pem(&SigningKey::generate_pem()?)?);
-        Ok(Self { users: key()?, gateway: key()?, orders: key()? })
+    /// Creates the keys.
+    pub fn new() -> anyhow::Result<Self> {
+        let key = |byte: u8| {
+            let base64 = STANDARD.encode([ED25519, &[byte; 32]].concat());
+            anyhow::Ok(SigningKey::from_pem(&format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----\n").into())?)
+        };
+        Ok(Self { users: key(1)?, gateway: key(2)?, orders: key(3)? })
     }
 
     /// Mints a token of a user.

@@ -6,6 +6,7 @@ use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::parse;
 use crate::story::Violation;
 
 /// Reads the data of orders and remembers what must not change.
@@ -13,6 +14,7 @@ pub struct OrdersCheck(Mutex<Reader>);
 
 struct Reader {
     db: SqliteConnection,
+    data_version: Option<i64>,
     before: BTreeMap<Uuid, OrderState>,
 }
 
@@ -48,13 +50,25 @@ impl OrderState {
     }
 }
 
-type Row = (Uuid, String, String, i64, Option<i64>, bool, bool);
+type OrderRow = (Uuid, String, String, i64, Option<i64>, i64, i64);
+type LineRow = (Uuid, Uuid, i64, Option<i64>);
+type HistoryRow = (Uuid, i64, String);
+type EventRow = (Uuid, i64, i64);
+
+/// All data in one row: a row of each table would cost more than the call that is checked.
+const READ: &str = "SELECT
+    (SELECT json_group_array(json_array(hex(id), user_id, status, version, total_minor, deleted_at IS NOT NULL,
+        due_at IS NOT NULL OR revision IS NOT NULL OR EXISTS (SELECT 1 FROM fulfilments WHERE order_id = id))) FROM orders),
+    (SELECT json_group_array(json_array(hex(order_id), hex(product_id), quantity, unit_price_minor)) FROM order_lines),
+    (SELECT json_group_array(json_array(hex(order_id), version, to_status))
+        FROM (SELECT * FROM order_history ORDER BY order_id, version)),
+    (SELECT json_group_array(json_array(hex(order_id), version, published_at IS NOT NULL)) FROM outbox)";
 
 impl OrdersCheck {
     /// Opens the file at `path`.
     pub async fn open(path: &Path) -> anyhow::Result<Self> {
         let db = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path)).await?;
-        Ok(Self(Mutex::new(Reader { db, before: BTreeMap::new() })))
+        Ok(Self(Mutex::new(Reader { db, data_version: None, before: BTreeMap::new() })))
     }
 
     /// Reads the data.
@@ -66,8 +80,9 @@ impl OrdersCheck {
     pub async fn check(&self) -> Vec<Violation> {
         let mut reader = self.0.lock().await;
         let mut violations = Vec::new();
-        match reader.read().await {
-            Ok(orders) => {
+        match reader.read_changed().await {
+            Ok(None) => {}
+            Ok(Some(orders)) => {
                 for (id, order) in &orders {
                     check_order(*id, order, &mut violations);
                 }
@@ -83,30 +98,25 @@ impl OrdersCheck {
 }
 
 impl Reader {
+    /// Reads the data; `None` if no other connection has changed the file since the last call.
+    async fn read_changed(&mut self) -> sqlx::Result<Option<BTreeMap<Uuid, OrderState>>> {
+        let version: i64 = sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut self.db).await?;
+        if self.data_version.replace(version) == Some(version) {
+            return Ok(None);
+        }
+        self.read().await.map(Some)
+    }
+
     async fn read(&mut self) -> sqlx::Result<BTreeMap<Uuid, OrderState>> {
-        let mut db = self.db.begin().await?;
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, user_id, status, version, total_minor, deleted_at IS NOT NULL,
-                 due_at IS NOT NULL OR revision IS NOT NULL OR EXISTS (SELECT 1 FROM fulfilments WHERE order_id = id)
-             FROM orders",
-        )
-        .fetch_all(&mut *db)
-        .await?;
-        let lines: Vec<(Uuid, Uuid, i64, Option<i64>)> =
-            sqlx::query_as("SELECT order_id, product_id, quantity, unit_price_minor FROM order_lines").fetch_all(&mut *db).await?;
-        let history: Vec<(Uuid, i64, String)> =
-            sqlx::query_as("SELECT order_id, version, to_status FROM order_history ORDER BY order_id, version").fetch_all(&mut *db).await?;
-        let events: Vec<(Uuid, i64, bool)> =
-            sqlx::query_as("SELECT order_id, version, published_at IS NOT NULL FROM outbox").fetch_all(&mut *db).await?;
-        db.commit().await?;
-        let order = |(id, user, status, version, total_minor, is_removed, is_unfinished): Row| {
+        let (orders, lines, history, events): (String, String, String, String) = sqlx::query_as(READ).fetch_one(&mut self.db).await?;
+        let order = |(id, user, status, version, total_minor, is_removed, is_unfinished): OrderRow| {
             let order = OrderState {
                 user,
                 status,
                 version,
                 total_minor,
-                is_unfinished,
-                is_removed,
+                is_unfinished: is_unfinished != 0,
+                is_removed: is_removed != 0,
                 lines: BTreeMap::new(),
                 lines_total_minor: Some(0),
                 history: Vec::new(),
@@ -114,19 +124,19 @@ impl Reader {
             };
             (id, order)
         };
-        let mut orders: BTreeMap<_, _> = rows.into_iter().map(order).collect();
-        for (id, product, quantity, price) in lines {
+        let mut orders: BTreeMap<_, _> = parse::<OrderRow>(&orders)?.into_iter().map(order).collect();
+        for (id, product, quantity, price) in parse::<LineRow>(&lines)? {
             if let Some(order) = orders.get_mut(&id) {
                 order.lines.insert(product, quantity);
                 order.lines_total_minor = order.lines_total_minor.zip(price).map(|(total, price)| total + price * quantity);
             }
         }
-        for (id, version, status) in history {
+        for (id, version, status) in parse::<HistoryRow>(&history)? {
             orders.entry(id).and_modify(|order| order.history.push((version, status)));
         }
-        for (id, version, is_published) in events {
+        for (id, version, is_published) in parse::<EventRow>(&events)? {
             if let Some(order) = orders.get_mut(&id) {
-                order.events.insert(version, is_published);
+                order.events.insert(version, is_published != 0);
             }
         }
         Ok(orders)

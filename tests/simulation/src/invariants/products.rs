@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use serde::Deserialize;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::parse;
 use crate::story::Violation;
 
 /// Reads the data of products and remembers what must not change.
@@ -13,11 +15,12 @@ pub struct ProductsCheck(Mutex<Reader>);
 
 struct Reader {
     db: SqliteConnection,
+    data_version: Option<i64>,
     states: BTreeMap<Uuid, ReservationState>,
 }
 
 /// A product.
-#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+#[derive(Debug, Clone, Copy, Deserialize)]
 pub struct ProductRow {
     /// Its id.
     pub id: Uuid,
@@ -69,7 +72,7 @@ impl ProductsCheck {
     /// Opens the file at `path`.
     pub async fn open(path: &Path) -> anyhow::Result<Self> {
         let db = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path)).await?;
-        Ok(Self(Mutex::new(Reader { db, states: BTreeMap::new() })))
+        Ok(Self(Mutex::new(Reader { db, data_version: None, states: BTreeMap::new() })))
     }
 
     /// Reads the data.
@@ -81,8 +84,9 @@ impl ProductsCheck {
     pub async fn check(&self) -> Vec<Violation> {
         let mut reader = self.0.lock().await;
         let mut violations = Vec::new();
-        match reader.read().await {
-            Ok(data) => {
+        match reader.read_changed().await {
+            Ok(None) => {}
+            Ok(Some(data)) => {
                 check_stock(&data, &mut violations);
                 check_moves(&reader.states, &data.reservations, &mut violations);
                 reader.states = data.reservations;
@@ -94,39 +98,44 @@ impl ProductsCheck {
 }
 
 /// Id, state and fulfilment of a reservation, with the product and quantity of one of its lines.
-type LineRow = (Uuid, String, Option<i64>, Option<Uuid>, Option<i64>);
+type LineRow = (Uuid, String, i64, Option<Uuid>, Option<i64>);
+type LedgerRow = (Uuid, i64);
+type FulfilmentRow = (Uuid, Uuid, i64, i64);
+
+/// All data in one row: a row of each table would cost more than the call that is checked.
+const READ: &str = "SELECT
+    (SELECT json_group_array(json_object('id', hex(id), 'quantity', quantity, 'taken', taken, 'supply', supply)) FROM products),
+    (SELECT json_group_array(json_array(hex(r.id), r.state, r.fulfilled_at IS NOT NULL, iif(l.product_id IS NULL, NULL, hex(l.product_id)),
+        l.quantity)) FROM reservations r LEFT JOIN reservation_lines l ON l.reservation_id = r.id),
+    (SELECT json_group_array(json_array(hex(product_id), units))
+        FROM (SELECT product_id, sum(delta) AS units FROM stock_adjustments GROUP BY product_id)),
+    (SELECT json_group_array(json_array(hex(order_id), hex(product_id), units, entries))
+        FROM (SELECT order_id, product_id, sum(delta) AS units, count(*) AS entries
+            FROM stock_adjustments WHERE order_id IS NOT NULL GROUP BY 1, 2))";
 
 impl Reader {
+    /// Reads the data; `None` if no other connection has changed the file since the last call.
+    async fn read_changed(&mut self) -> sqlx::Result<Option<ProductsData>> {
+        let version: i64 = sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut self.db).await?;
+        if self.data_version.replace(version) == Some(version) {
+            return Ok(None);
+        }
+        self.read().await.map(Some)
+    }
+
     async fn read(&mut self) -> sqlx::Result<ProductsData> {
-        let mut db = self.db.begin().await?;
+        let (products, lines, ledger, fulfilled): (String, String, String, String) = sqlx::query_as(READ).fetch_one(&mut self.db).await?;
         let mut data = ProductsData {
-            products: sqlx::query_as("SELECT id, quantity, taken, supply FROM products").fetch_all(&mut *db).await?,
+            products: parse(&products)?,
+            ledger: parse::<LedgerRow>(&ledger)?.into_iter().collect(),
             ..ProductsData::default()
         };
-        let rows: Vec<LineRow> = sqlx::query_as(
-            "SELECT r.id, r.state, r.fulfilled_at, l.product_id, l.quantity
-             FROM reservations r LEFT JOIN reservation_lines l ON l.reservation_id = r.id",
-        )
-        .fetch_all(&mut *db)
-        .await?;
-        for (id, state, fulfilled_at, product, quantity) in rows {
-            let reservation = data.reservations.entry(id).or_insert_with(|| ReservationState {
-                state,
-                is_fulfilled: fulfilled_at.is_some(),
-                lines: BTreeMap::new(),
-            });
-            reservation.lines.extend(product.zip(quantity));
+        for (id, state, is_fulfilled, product, quantity) in parse::<LineRow>(&lines)? {
+            let new = || ReservationState { state, is_fulfilled: is_fulfilled != 0, lines: BTreeMap::new() };
+            data.reservations.entry(id).or_insert_with(new).lines.extend(product.zip(quantity));
         }
-        let ledger: Vec<(Uuid, i64)> =
-            sqlx::query_as("SELECT product_id, sum(delta) FROM stock_adjustments GROUP BY product_id").fetch_all(&mut *db).await?;
-        data.ledger = ledger.into_iter().collect();
-        let fulfilled: Vec<(Uuid, Uuid, i64, i64)> = sqlx::query_as(
-            "SELECT order_id, product_id, sum(delta), count(*) FROM stock_adjustments WHERE order_id IS NOT NULL GROUP BY 1, 2",
-        )
-        .fetch_all(&mut *db)
-        .await?;
-        data.fulfilled = fulfilled.into_iter().map(|(order, product, units, entries)| ((order, product), (units, entries))).collect();
-        db.commit().await?;
+        let fulfilled = parse::<FulfilmentRow>(&fulfilled)?.into_iter();
+        data.fulfilled = fulfilled.map(|(order, product, units, entries)| ((order, product), (units, entries))).collect();
         Ok(data)
     }
 }

@@ -79,9 +79,10 @@ pub(super) fn run(seeds: &str) -> anyhow::Result<bool> {
         shrink::explain(&mut out, seed, &result)?;
         return Ok(false);
     }
-    let cpu = children_cpu_seconds();
     #[expect(clippy::cast_precision_loss, reason = "rounded for people")]
-    let (rate, hours) = (seeds as f64 / cpu.max(0.01), simulated_ms as f64 / 3_600_000.0);
+    let (cpu, hours) = (cpu_ms(CHILDREN) as f64 / 1_000.0, simulated_ms as f64 / 3_600_000.0);
+    #[expect(clippy::cast_precision_loss, reason = "rounded for people")]
+    let rate = seeds as f64 / cpu.max(0.01);
     writeln!(
         out,
         "{seeds} seeds ({repeated} of them twice, with equal hashes): {faults} faults, {store_failures} failed store calls, {orders} orders, \
@@ -122,10 +123,15 @@ impl Variation<'_> {
     }
 }
 
-/// CPU time of the processes that have ended. The clocks of this program stand still.
-fn children_cpu_seconds() -> f64 {
+/// Fields of `/proc/self/stat` after the name, from user time on: of this process, or of its
+/// children that have ended.
+pub(super) const OWN: usize = 11;
+const CHILDREN: usize = 13;
+
+/// CPU time, milliseconds. The clocks of this program stand still.
+pub(super) fn cpu_ms(first_field: usize) -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: f64 = fields.skip(13).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
-    ticks / 100.0
+    let ticks: u64 = fields.skip(first_field).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    ticks * 10
 }

@@ -27,6 +27,8 @@ use palisade_simulation::{
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::json;
 
+use self::batch::OWN;
+
 /// Stack of the simulation, whose futures are deep in unoptimized builds.
 const STACK_BYTES: usize = 64 * 1024 * 1024;
 
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
                 .default_missing_value(""),
         )
         .arg(Arg::new("limit").long("limit").help("Seeds until which each planted fault must be found.").value_parser(value_parser!(u64)))
+        .arg(flag("write", "Writes the table of planted faults to docs/simulation.md."))
         .arg(numbers("without-faults", "Leaves out these faults."))
         .arg(numbers("without-clients", "Leaves out these clients."))
         .arg(Arg::new("planted").long("planted").help("Switches on a planted fault (builds with debug assertions)."))
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
         .arg(flag("log", "Prints the log of the services to standard error."))
         .get_matches();
     if let Some(only) = matches.get_one::<String>("planted-faults") {
-        return exit(planted::run(only, matches.get_one("limit").copied()));
+        return exit(planted::run(only, matches.get_one("limit").copied(), matches.get_flag("write")));
     }
     let result = match (matches.get_one::<u64>("seed"), matches.get_one::<String>("seeds")) {
         (Some(seed), _) => one(*seed, &matches),
@@ -101,7 +104,7 @@ fn one(seed: u64, matches: &ArgMatches) -> anyhow::Result<bool> {
         let result = json!({
             "seed": seed, "hash": hash, "summary": summary, "faults": faults, "orders": outcome.orders,
             "storeCalls": outcome.store_calls.0, "storeFailures": outcome.store_calls.1,
-            "simulatedMs": u64::try_from(outcome.simulated.as_millis())?,
+            "simulatedMs": u64::try_from(outcome.simulated.as_millis())?, "cpuMs": batch::cpu_ms(OWN),
             "invariant": violation.as_ref().map(|(invariant, _)| invariant), "evidence": violation.as_ref().map(|(_, evidence)| evidence),
         });
         writeln!(out, "{result}")?;
@@ -129,7 +132,7 @@ fn simulate(plan: Plan) -> anyhow::Result<Outcome> {
         let _entered = runtime.enter();
         Telemetry::detached()
     };
-    let keys = SigningKeys::generate()?;
+    let keys = SigningKeys::new()?;
     let memory = Path::new("/dev/shm");
     let directory = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
     let stores = Stores::open(directory.path(), &plan)?;
