@@ -80,14 +80,15 @@ impl Client {
         let known = self.journal.orders_of(self.plan.number);
         let order = (!known.is_empty()).then(|| known[random.random_range(0..known.len())]);
         match (random.random_range(0..100), order) {
-            (0..50, _) | (_, None) => self.create(number, random).await,
-            (50..60, Some(id)) => {
+            (0..44, _) | (_, None) => self.create(number, random).await,
+            (44..52, Some(id)) => {
                 self.read(id).await;
             }
-            (60..68, Some(_)) => self.cancel_listed(random).await,
-            (68..78, Some(id)) => self.set_status(id, "CANCELLED", &self.tokens.0, random).await,
-            (78..86, Some(id)) => self.set_status(id, "COMPLETED", &self.tokens.1, random).await,
-            (86..91, Some(id)) => self.revise(id, random).await,
+            (52..60, Some(_)) => self.cancel_listed(random).await,
+            (60..69, Some(id)) => self.set_status(id, "CANCELLED", &self.tokens.0, random).await,
+            (69..77, Some(id)) => self.set_status(id, "COMPLETED", &self.tokens.1, random).await,
+            (77..87, Some(id)) => self.revise(id, random).await,
+            (87..91, Some(_)) => self.repeat_creation(random).await,
             (91..94, Some(_)) => self.reuse_key(random).await,
             (_, Some(_)) => self.trespass(random).await,
         }
@@ -105,6 +106,9 @@ impl Client {
         }
         for _ in 0..random.random_range(1..=3) {
             if self.attempt_creation(&creation).await {
+                if let Some(id) = self.journal.order_of(&creation).filter(|_| random.random_bool(0.3)) {
+                    self.read(id).await;
+                }
                 return;
             }
             sleep(Duration::from_millis(random.random_range(50..=1_000))).await;
@@ -207,10 +211,18 @@ impl Client {
         }
     }
 
+    /// Sends a create request again whose outcome is known.
+    async fn repeat_creation(&self, random: &mut StdRng) {
+        let ended = self.journal.definite_creations(self.plan.number);
+        if let Some(creation) = ended.get(random.random_range(0..ended.len().max(1))) {
+            self.attempt_creation(creation).await;
+        }
+    }
+
     /// Sends another body with a key that was used.
     async fn reuse_key(&self, random: &mut StdRng) {
-        let used = self.journal.definite_keys(self.plan.number);
-        let Some(key) = used.get(random.random_range(0..used.len().max(1))) else { return };
+        let ended = self.journal.definite_creations(self.plan.number);
+        let Some(Creation { key, .. }) = ended.get(random.random_range(0..ended.len().max(1))) else { return };
         let body = json!({ "items": [{ "productId": self.products[0], "quantity": 999_999 }] });
         let call = self.call(Method::POST, "/orders".to_owned(), &self.tokens.0, Some(body), Some(key.clone()));
         let Some(reply) = self.exchange(call).await else { return };

@@ -2,11 +2,19 @@
 //! latency and failures before and after the commit point.
 //!
 //! The store has threads of its own, so the simulation stands still while a call runs. A call is
-//! therefore one instant of simulated time, and a crash finds it either done or not begun.
+//! therefore one instant of simulated time, and a crash finds it either done or not begun. A write
+//! whose caller gives up may be done later, as by a database server that has received it.
 
-use std::{future::Future, sync::Arc, thread, time::Duration};
+use std::{
+    future::{Future, pending},
+    mem,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
+use palisade_middleware::task;
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{sync::mpsc, time::sleep};
@@ -34,6 +42,17 @@ struct State {
     random: StdRng,
     calls: u64,
     failed: u64,
+    crash_points: Vec<CrashPoint>,
+    crashing: Vec<String>,
+}
+
+/// Crash of a process after a commit and before its acknowledgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrashPoint {
+    /// Host of the process.
+    pub host: String,
+    /// Method of the store.
+    pub operation: &'static str,
 }
 
 /// What is wrong with a disk.
@@ -95,12 +114,30 @@ impl Disk {
     /// Creates a disk whose latencies and failures follow `seed`.
     pub fn new(name: &'static str, executor: Executor, story: Story, check: Check, seed: u64) -> Self {
         let random = StdRng::seed_from_u64(seed);
-        Self { name, executor, story, check, state: Mutex::new(State { faults: DiskFaults::default(), random, calls: 0, failed: 0 }) }
+        let state = State { faults: DiskFaults::default(), random, calls: 0, failed: 0, crash_points: Vec::new(), crashing: Vec::new() };
+        Self { name, executor, story, check, state: Mutex::new(state) }
     }
 
     /// Replaces the faults.
     pub fn set_faults(&self, faults: DiskFaults) {
         self.state.lock().faults = faults;
+    }
+
+    /// Crashes a process at its next call of an operation.
+    pub fn add_crash_point(&self, point: CrashPoint) {
+        self.state.lock().crash_points.push(point);
+    }
+
+    /// Removes a crash point. Returns whether it was not reached.
+    pub fn remove_crash_point(&self, point: &CrashPoint) -> bool {
+        let points = &mut self.state.lock().crash_points;
+        let waiting = points.iter().position(|other| other == point);
+        waiting.map(|number| points.swap_remove(number)).is_some()
+    }
+
+    /// Returns the hosts whose processes reached a crash point.
+    pub fn take_crashing(&self) -> Vec<String> {
+        mem::take(&mut self.state.lock().crashing)
     }
 
     /// Returns the number of calls, and of failed ones.
@@ -109,11 +146,11 @@ impl Disk {
         (state.calls, state.failed)
     }
 
-    /// Runs one call of the store.
+    /// Runs one call of the store by the process of `host`.
     pub async fn call<T, E>(
-        &self,
-        operation: &'static str,
-        kind: Kind,
+        self: &Arc<Self>,
+        host: &str,
+        (operation, kind): (&'static str, Kind),
         call: impl Future<Output = Result<T, E>> + Send + 'static,
     ) -> Result<T, E>
     where
@@ -121,6 +158,25 @@ impl Disk {
         E: DiskError + Send + 'static,
     {
         let verdict = self.draw(kind);
+        let (disk, host) = (self.clone(), host.to_owned());
+        if verdict.outlives_caller {
+            let call = task::spawn(async move { disk.carry_out(&host, (operation, kind), verdict, call).await });
+            return call.await.unwrap_or_else(|_| Err(E::unavailable("the call panicked")));
+        }
+        disk.carry_out(&host, (operation, kind), verdict, call).await
+    }
+
+    async fn carry_out<T, E>(
+        &self,
+        host: &str,
+        (operation, kind): (&'static str, Kind),
+        verdict: Verdict,
+        call: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: DiskError + Send + 'static,
+    {
         sleep(verdict.before).await;
         if let Some(reason) = verdict.fails_before {
             self.story.tell(self.name, format!("{operation} fails: {reason}"));
@@ -140,12 +196,25 @@ impl Disk {
         for Violation { invariant, evidence } in violations {
             self.story.violate(invariant, format!("after {operation} of {}: {evidence}", self.name));
         }
+        if self.reaches_crash_point(host, operation) {
+            self.story.tell(self.name, format!("{host} crashes after {operation}"));
+            return pending().await;
+        }
         sleep(verdict.after).await;
         if verdict.fails_after && result.is_ok() {
             self.story.tell(self.name, format!("{operation} is done, but reported as failed"));
             return Err(E::unavailable("the connection broke after the commit"));
         }
         result
+    }
+
+    fn reaches_crash_point(&self, host: &str, operation: &str) -> bool {
+        let mut state = self.state.lock();
+        let reached = state.crash_points.iter().position(|point| point.host == host && point.operation == operation);
+        let reached = reached.map(|number| state.crash_points.remove(number).host);
+        let crashes = reached.is_some();
+        state.crashing.extend(reached);
+        crashes
     }
 
     fn draw(&self, kind: Kind) -> Verdict {
@@ -155,9 +224,10 @@ impl Disk {
         let [before, after] = [(); 2].map(|()| Duration::from_millis(random.random_range(0..=longest)));
         let (fails, lies) = (random.random_bool(faults.fail_before), random.random_bool(faults.fail_after));
         let is_write = kind == Kind::Write;
+        let outlives_caller = random.random_bool(0.5) && is_write;
         let fails_before =
             if faults.is_full && is_write { Some("the disk is full") } else { fails.then_some("the connection broke before the commit") };
-        let verdict = Verdict { before, after, fails_before, fails_after: lies && is_write };
+        let verdict = Verdict { before, after, fails_before, fails_after: lies && is_write, outlives_caller };
         state.calls += 1;
         state.failed += u64::from(verdict.fails_before.is_some() || verdict.fails_after);
         verdict
@@ -170,4 +240,5 @@ struct Verdict {
     after: Duration,
     fails_before: Option<&'static str>,
     fails_after: bool,
+    outlives_caller: bool,
 }

@@ -73,7 +73,7 @@ impl Plan {
             skews_ms: Vec::new(),
             latency_ms: random.random_range(2..=40),
             heal_ms,
-            saga_deadline_ms: random.random_range(3_000..=30_000),
+            saga_deadline_ms: random.random_range(1_500..=15_000),
             faults: Vec::new(),
             is_baseline: false,
         };

@@ -121,7 +121,7 @@ async fn consume((journal, story): (Journal, Story)) -> turmoil::Result {
 fn add_hosts(
     sim: &mut turmoil::Sim<'_>,
     plan: &Arc<Plan>,
-    (orders, products): (&Arc<store::orders::SimulatedStore>, &Arc<store::products::SimulatedStore>),
+    (orders, products): (&store::orders::SimulatedStore, &store::products::SimulatedStore),
     keys: &SigningKeys,
     telemetry: &Telemetry,
 ) -> Vec<(String, i64, SimulatedClock)> {
@@ -133,11 +133,11 @@ fn add_hosts(
         let host = Host { clock, keys: keys.clone(), telemetry: telemetry.clone(), plan: plan.clone() };
         match name.split('-').next() {
             Some("orders") => {
-                let store = orders.clone();
+                let store = Arc::new(store::orders::SimulatedStore { host: name.clone(), ..orders.clone() });
                 sim.host(name, move || host.clone().orders(store.clone()));
             }
             Some("products") => {
-                let store = products.clone();
+                let store = Arc::new(store::products::SimulatedStore { host: name.clone(), ..products.clone() });
                 sim.host(name, move || host.clone().products(store.clone()));
             }
             _ => sim.host(name, move || host.clone().gateway()),
@@ -164,13 +164,18 @@ pub fn run(plan: Plan, stores: Stores, keys: &SigningKeys, telemetry: &Telemetry
     let orders_disk = Arc::new(Disk::new("orders", executor.clone(), story.clone(), Arc::new(check_orders), plan.seed ^ 1));
     let products_disk = Arc::new(Disk::new("products", executor.clone(), story.clone(), Arc::new(check_products), plan.seed ^ 2));
     let shared = |replicas: usize| (replicas > 1).then(SimulatedClock::default);
-    let orders_store =
-        Arc::new(store::orders::SimulatedStore { inner: orders, disk: orders_disk.clone(), server_clock: shared(plan.orders_replicas) });
-    let products_store = Arc::new(store::products::SimulatedStore {
+    let orders_store = store::orders::SimulatedStore {
+        inner: orders,
+        disk: orders_disk.clone(),
+        server_clock: shared(plan.orders_replicas),
+        host: String::new(),
+    };
+    let products_store = store::products::SimulatedStore {
         inner: products,
         disk: products_disk.clone(),
         server_clock: shared(plan.products_replicas),
-    });
+        host: String::new(),
+    };
 
     let mut sim = turmoil::Builder::new()
         .rng_seed(plan.seed)

@@ -12,7 +12,7 @@ macro_rules! simulated_role {
                     return Ok(result);
                 })?
                 let store = self.inner.clone();
-                self.disk.call(stringify!($method), Kind::$kind, async move { store.$method($($arg),*).await }).await
+                self.disk.call(&self.host, (stringify!($method), Kind::$kind), async move { store.$method($($arg),*).await }).await
             }
         )*}
     };

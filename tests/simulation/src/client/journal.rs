@@ -145,8 +145,17 @@ impl Journal {
         self.0.lock().by_key.iter().map(|(key, (id, _))| (key.clone(), *id)).collect()
     }
 
-    pub(super) fn definite_keys(&self, client: usize) -> Vec<String> {
-        self.0.lock().by_key.keys().filter(|(owner, _)| *owner == client).map(|(_, key)| key.clone()).collect()
+    /// Order of a create request.
+    pub(super) fn order_of(&self, creation: &Creation) -> Option<Uuid> {
+        self.0.lock().by_key.get(&(creation.client, creation.key.clone())).map(|(id, _)| *id)
+    }
+
+    /// Create requests of this client whose order is known.
+    pub(super) fn definite_creations(&self, client: usize) -> Vec<Creation> {
+        let known = self.0.lock();
+        let is_definite =
+            |creation: &&Creation| creation.client == client && known.by_key.contains_key(&(creation.client, creation.key.clone()));
+        known.creations.iter().filter(is_definite).cloned().collect()
     }
 
     /// Records an event that a consumer received.

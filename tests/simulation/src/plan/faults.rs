@@ -3,7 +3,7 @@
 use rand::{RngExt, rngs::StdRng};
 
 use super::{BEGIN_MS, Plan};
-use crate::disk::DiskFaults;
+use crate::disk::{CrashPoint, DiskFaults};
 
 /// A fault and its duration.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,14 @@ pub enum FaultKind {
     Crash {
         /// Its host.
         host: String,
+    },
+    /// The process is killed after its next commit of a kind, before it learns of it, and started
+    /// again at the end.
+    CrashAtCommit {
+        /// The service: `orders` or `products`.
+        service: &'static str,
+        /// Process and commit.
+        point: CrashPoint,
     },
     /// Messages between two hosts are lost in both directions.
     Partition {
@@ -77,6 +85,7 @@ impl FaultKind {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Crash { .. } => "crash",
+            Self::CrashAtCommit { .. } => "crash at a commit",
             Self::Partition { .. } => "partition",
             Self::OneWayLoss { .. } => "one-way loss",
             Self::Hold { .. } => "hold",
@@ -91,7 +100,29 @@ impl FaultKind {
 }
 
 /// Number of kinds that [`draw_kind`] knows.
-const KINDS: usize = 10;
+const KINDS: usize = 11;
+/// Commits of orders and products at which a process can crash.
+const COMMITS: [(&str, &[&str]); 2] = [
+    (
+        "orders",
+        &[
+            "claim_due",
+            "claim_fulfilments",
+            "create",
+            "end_revision",
+            "fulfilment_done",
+            "mark_published",
+            "postpone",
+            "release_done",
+            "remove",
+            "request_revision",
+            "set_status",
+            "store_response",
+            "transition",
+        ],
+    ),
+    ("products", &["confirm", "fulfil", "release", "reserve", "reserve_and_confirm", "revise"]),
+];
 
 /// Draws the faults: none in a tenth of the plans, one kind in three tenths, else several kinds.
 pub(super) fn draw(plan: &Plan, random: &mut StdRng) -> Vec<Fault> {
@@ -147,6 +178,13 @@ fn draw_kind(kind: usize, plan: &Plan, random: &mut StdRng) -> FaultKind {
             let delay_ms = random.random_range(50..=3_000);
             disk(random, DiskFaults { delay_ms, ..none })
         }
-        _ => disk(random, DiskFaults { is_full: true, ..none }),
+        9 => disk(random, DiskFaults { is_full: true, ..none }),
+        _ => {
+            let (service, commits) = COMMITS[random.random_range(0..COMMITS.len())];
+            let hosts: Vec<_> = hosts.iter().filter(|host| host.starts_with(service)).collect();
+            let host = hosts[random.random_range(0..hosts.len())].clone();
+            let operation = commits[random.random_range(0..commits.len())];
+            FaultKind::CrashAtCommit { service, point: CrashPoint { host, operation } }
+        }
     }
 }

@@ -42,8 +42,13 @@ impl Faults {
         Self { steps, next: 0, clocks, disks, latency_ms: plan.latency_ms, story }
     }
 
-    /// Makes the changes that are due.
+    /// Kills the processes that reached a crash point, and makes the changes that are due.
     pub(super) fn apply(&mut self, sim: &mut Sim<'_>) {
+        for (_, disk) in &self.disks {
+            for host in disk.take_crashing() {
+                sim.crash(host);
+            }
+        }
         while let Some(step) = self.steps.get(self.next).filter(|step| step.at <= sim.elapsed()) {
             let word = if step.begins { "begins" } else { "ends" };
             self.story.tell_at(sim.elapsed(), "FAULT", format!("{} {word}: {:?}", step.fault.number, step.fault.kind));
@@ -57,6 +62,14 @@ impl Faults {
             FaultKind::Crash { host } if begins => sim.crash(host.as_str()),
             // Another crash of the host may still last; it ends early.
             FaultKind::Crash { host } => sim.bounce(host.as_str()),
+            FaultKind::CrashAtCommit { service, point } => {
+                let (_, disk) = &self.disks[usize::from(*service == self.disks[1].0)];
+                if begins {
+                    disk.add_crash_point(point.clone());
+                } else if !disk.remove_crash_point(point) {
+                    sim.bounce(point.host.as_str());
+                }
+            }
             FaultKind::Partition { one, other } if begins => sim.partition(one.as_str(), other.as_str()),
             FaultKind::Partition { one, other } => sim.repair(one.as_str(), other.as_str()),
             FaultKind::OneWayLoss { from, to } if begins => sim.partition_oneway(from.as_str(), to.as_str()),

@@ -23,6 +23,7 @@ use crate::{
 };
 
 /// SQLite store behind a simulated disk.
+#[derive(Clone)]
 pub struct SimulatedStore {
     /// The store.
     pub inner: Arc<SqliteStore>,
@@ -30,6 +31,8 @@ pub struct SimulatedStore {
     pub disk: Arc<Disk>,
     /// Clock of the database server, if several replicas share the database.
     pub server_clock: Option<SimulatedClock>,
+    /// Host of the process that uses it.
+    pub host: String,
 }
 
 impl SimulatedStore {
