@@ -39,7 +39,6 @@ use crate::{
     streams::is_stream,
 };
 
-#[cfg(feature = "opentelemetry")]
 pub use crate::service_scope::{current_service, propagate, with_service};
 pub use ::metrics::Label;
 pub use catalog::{CATALOG, Kind, Metric, describe};
