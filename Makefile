@@ -144,6 +144,10 @@ planted-faults: ## Prove that the simulation finds every planted fault within 1,
 	cargo build --locked --workspace --bin simulate --profile simulation
 	target/simulation/simulate --planted-faults --write
 
+.PHONY: mutants
+mutants: ## Mutate the decision types and list the mutants that no test finds: make mutants, or PACKAGE=palisade-orders (needs cargo-mutants)
+	tests/mutants.sh $(PACKAGE)
+
 .PHONY: scenarios
 scenarios: ## Run the resilience scenarios with all stacks, and write docs/scenarios.md: make scenarios, or make scenarios ONLY=retry/ (no page)
 	cargo build --locked --workspace --bin scenarios

@@ -257,10 +257,11 @@ impl MethodTable {
 mod tests {
     use super::*;
 
-    static METHODS: [Method; 4] = [
+    static METHODS: [Method; 5] = [
         Method::http("GET", "/things", Access::Scope("things:read")),
         Method::http("POST", "/things", Access::Scope("things:write")),
         Method::http("GET", "/things/{id}", Access::Scope("things:read")),
+        Method::http("POST", "/imports", Access::Scope("things:write")),
         Method::grpc("/a.B/C", Access::Public),
     ];
 
@@ -274,6 +275,13 @@ mod tests {
         assert_eq!(table.allowed("/things/7").unwrap().0, "GET,HEAD");
         assert_eq!(table.allowed("/things").unwrap().0, "GET,HEAD,POST");
         assert_eq!(table.allowed("/nothing"), None);
+    }
+
+    #[test]
+    fn find_matches_the_only_verb_of_a_path() {
+        let table = MethodTable::new(&[&METHODS]).unwrap();
+        assert_eq!(table.find(&Verb::POST, "/imports").unwrap().path, "/imports");
+        assert_eq!(table.find(&Verb::GET, "/imports"), None);
     }
 
     #[test]
