@@ -44,7 +44,7 @@ impl DatabaseClock {
     /// Creates a clock that shows the time of `own` until the first reading.
     pub fn new(own: Arc<dyn Clock>) -> Self {
         let offset = palisade_resilience::gauge!("palisade.store.clock_offset");
-        offset.set(0.0);
+        offset.set(f64::NAN);
         Self(Arc::new(Shared { own, reading: RwLock::default(), offset: OffsetGauge(offset) }))
     }
 
@@ -63,18 +63,13 @@ impl DatabaseClock {
     /// the error of the probe.
     pub async fn follow<E>(&self, probe: impl Future<Output = Result<Option<OffsetDateTime>, E>>) -> Result<(), E> {
         let asked = Instant::now();
-        if let Some(now) = probe.await.inspect_err(|_| self.read_failed())? {
-            self.synchronize(now, asked);
+        // Without a reading the offset is unknown. The clock itself goes on from its last reading.
+        match probe.await.inspect_err(|_| self.0.offset.0.set(f64::NAN))? {
+            Some(now) => self.synchronize(now, asked),
+            // A store in this process has no clock of its own.
+            None => self.0.offset.0.set(0.0),
         }
         Ok(())
-    }
-
-    /// Sets the offset in the metrics to NaN. The clock itself goes on from its last reading.
-    fn read_failed(&self) {
-        // A store in this process has no clock of its own.
-        if self.0.reading.read().is_some() {
-            self.0.offset.0.set(f64::NAN);
-        }
     }
 }
 
@@ -97,11 +92,31 @@ impl Clock for DatabaseClock {
 mod tests {
     use std::time::Duration;
 
+    use metrics_exporter_prometheus::PrometheusBuilder;
     use time::macros::datetime;
     use tokio::time::advance;
 
     use super::*;
     use palisade_resilience::clock::ManualClock;
+
+    #[tokio::test(start_paused = true)]
+    async fn offset_is_unknown_without_a_reading() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let now = datetime!(2026-11-22 12:00 UTC);
+        let clock = DatabaseClock::new(Arc::new(ManualClock::new(now)));
+        let offset = || {
+            let page = recorder.handle().render();
+            page.lines().find_map(|line| line.strip_prefix("palisade_store_clock_offset ")).map(str::to_owned).unwrap_or(page)
+        };
+        assert_eq!(offset(), "NaN", "before the first reading");
+        clock.follow::<&str>(async { Ok(None) }).await.unwrap();
+        assert_eq!(offset(), "0", "a store without a clock of its own");
+        clock.follow::<&str>(async { Err("unavailable") }).await.unwrap_err();
+        assert_eq!(offset(), "NaN", "after a failed probe");
+        clock.follow::<&str>(async { Ok(Some(now + Duration::from_secs(2))) }).await.unwrap();
+        assert_eq!(offset(), "2");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn clock_follows_the_server_and_not_the_process() {
