@@ -19,7 +19,9 @@ pub(super) fn dashboard() -> Dashboard {
 }
 
 fn breakers() -> [Panel; 7] {
-    let reasons = ["job", "target", "scope", "endpoint", "to", "reason"];
+    const SCOPE: [&str; 3] = ["job", "target", "scope"];
+    let calls = |outcomes: &str| metric("palisade.breaker.calls").matches("outcome", outcomes).rate().sum_by(SCOPE);
+    let failure_ratio = calls("(slow_)?failure").share_of(&calls("(slow_)?(success|failure)"));
     [
         state_timeline("Breaker state")
             .description(
@@ -42,7 +44,7 @@ fn breakers() -> [Panel; 7] {
             )
             .unit(unit::PER_MINUTE)
             .runbook("BreakerOpen")
-            .query(metric("palisade.breaker.transitions").rate().sum_by(reasons).per_minute())
+            .query(metric("palisade.breaker.transitions").rate().sum_by(["job", "target", "scope", "to", "reason"]).per_minute())
             .sized(8, 8),
         timeseries("Rejected by open breaker / s")
             .description("Calls rejected immediately because the breaker is open.")
@@ -51,15 +53,21 @@ fn breakers() -> [Panel; 7] {
             .runbook("BreakerOpen")
             .query(metric("palisade.breaker.rejected").rate().sum_by(["job", "target", "scope"]))
             .sized(8, 8),
-        timeseries("Failure ratio in the window")
-            .description("Failure ratio in the breaker's sliding window. No data below the minimum number of calls.")
+        timeseries("Failure ratio")
+            .description(
+                "Failure ratio of the calls that reached the target, probes included, and in the breaker's sliding window. The \
+                     window has no data below the minimum number of calls and starts empty after each state change.",
+            )
             .remediation("The breaker opens at the threshold (50 % by default): check the target's errors first.")
             .share(0.1, 0.5)
             .traces(Traces::SERVICE.failed())
-            .query(metric("palisade.breaker.failure_ratio").now().max_by(BREAKER_LABELS))
+            .query(failure_ratio.legend_prefix("calls"))
+            .query(metric("palisade.breaker.failure_ratio").now().max_by(BREAKER_LABELS).legend_prefix("window"))
             .sized(8, 8),
         timeseries("Slow ratio in the window")
-            .description("Slow-call ratio in the breaker's sliding window. No data below the minimum number of calls.")
+            .description(
+                "Slow-call ratio in the breaker's sliding window. No data below the minimum number of calls, as after each state change.",
+            )
             .remediation("Slow calls open the breaker too: check the target's p99.")
             .share(0.3, 0.8)
             .traces(Traces::SERVICE.slow())
@@ -75,7 +83,7 @@ fn breakers() -> [Panel; 7] {
             .description("Calls by breaker classification: success, failure, slow, or not counted (neutral, cancelled, stale).")
             .remediation("Many `cancelled`: callers time out before the target responds.")
             .unit(unit::REQUESTS)
-            .query(metric("palisade.breaker.calls").rate().sum_by(["job", "target", "outcome"]))
+            .query(metric("palisade.breaker.calls").rate().sum_by(["job", "target", "scope", "outcome"]))
             .sized(8, 8),
     ]
 }
