@@ -28,7 +28,8 @@ use crate::{
 const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 /// Delay after the broker rejected an event.
 const REJECTED_DELAY: Duration = Duration::from_millis(300);
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// Short: it delays events after an outage of the broker. Each attempt is one batch of one relay.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
 /// Error of the outbox.
 type Error = Box<dyn std::error::Error + Send + Sync>;
