@@ -4,7 +4,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -202,6 +202,33 @@ pub fn grpc_probe(endpoints: Endpoints) -> impl Fn() -> BoxFuture<'static, Resul
     }
 }
 
+/// Calls `recovered` at the first success of `probe` after it failed often enough to count as
+/// unhealthy.
+pub fn on_recovery<F, Fut>(
+    mut probe: F,
+    recovered: impl Fn() + Clone + Send + 'static,
+) -> impl FnMut() -> BoxFuture<'static, Result<(), String>> + Send + 'static
+where
+    F: FnMut() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<(), String>> + Send + 'static,
+{
+    let failures = Arc::new(AtomicU32::new(0));
+    move || {
+        // Counted in advance: a probe that times out is dropped.
+        let earlier = failures.fetch_add(1, Ordering::Relaxed);
+        let (result, failures, recovered) = (probe(), failures.clone(), recovered.clone());
+        async move {
+            result.await?;
+            failures.store(0, Ordering::Relaxed);
+            if earlier >= UNHEALTHY_THRESHOLD {
+                recovered();
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
 async fn check_serving(mut client: HealthClient<Channel>) -> Result<(), String> {
     let response = client.check(HealthCheckRequest::default()).await;
     let answer = response.map_err(|status| format!("health check returned {}", grpc_status::name(status.code())))?;
@@ -213,8 +240,6 @@ async fn check_serving(mut client: HealthClient<Channel>) -> Result<(), String> 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
-
     use tokio::time::Instant;
     use tonic::transport::{Server, server::TcpIncoming};
 
@@ -265,6 +290,32 @@ mod tests {
         let waiting = Readiness::default();
         waiting.watch("database", true, CancellationToken::new(), std::future::pending);
         assert!(!*waiting.subscribe().borrow());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn recovery_follows_repeated_failures_only() {
+        let recoveries = Arc::new(AtomicU32::new(0));
+        let count = recoveries.clone();
+        let mut results = ["ok", "failed", "ok", "failed", "hangs", "ok", "ok"].into_iter();
+        let next = move || {
+            let result = results.next().unwrap();
+            async move {
+                match result {
+                    "ok" => Ok(()),
+                    "hangs" => std::future::pending().await,
+                    _ => Err(result.to_owned()),
+                }
+            }
+        };
+        let mut probe = on_recovery(next, move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        let mut seen = Vec::new();
+        for _ in 0..7 {
+            let _ = tokio::time::timeout(PROBE_TIMEOUT, probe()).await;
+            seen.push(recoveries.load(Ordering::Relaxed));
+        }
+        assert_eq!(seen, [0, 0, 0, 0, 0, 1, 1]);
     }
 
     #[tokio::test]

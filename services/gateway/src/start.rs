@@ -49,7 +49,8 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
         // Cached responses are served without products, so its failure must not take this gateway
         // out of rotation.
         let required = name != "products" || !config.cache.serves_stale();
-        readiness.watch(name, required, process.shutdown.clone(), health::grpc_probe(endpoints.clone()));
+        let (probe, breaker) = (health::grpc_probe(endpoints.clone()), client.breaker().clone());
+        readiness.watch(name, required, process.shutdown.clone(), health::on_recovery(probe, move || breaker.end_open_time()));
     }
     let breakers = admin::breakers::routes([products.breaker().clone(), orders.breaker().clone()]);
     let cache = start_cache(config, process, &readiness)?;

@@ -258,6 +258,12 @@ impl BreakerHandle {
         self.0.with(|machine| machine.open_for(wait, Instant::now()));
     }
 
+    /// Ends the open time, because a health check has found that the target recovered. Probes
+    /// decide. Without effect in any other state.
+    pub fn end_open_time(&self) {
+        self.0.with(|machine| machine.end_open_time(Instant::now()));
+    }
+
     /// Sets the mode. `Active` closes the breaker and clears its window.
     pub fn set_mode(&self, mode: Mode) {
         self.0.with(|machine| machine.set_mode(mode, Instant::now()));

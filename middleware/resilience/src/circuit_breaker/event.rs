@@ -20,6 +20,11 @@ pub enum State {
 }
 
 impl State {
+    /// Returns whether all calls are admitted.
+    pub fn admits_all(self) -> bool {
+        matches!(self, Self::Closed | Self::Disabled | Self::MetricsOnly)
+    }
+
     /// Returns the name for labels and the admin API.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -4,7 +4,7 @@
 use tokio::time::Instant;
 
 use super::{
-    event::{State, Transition},
+    event::Transition,
     state::{CallNotPermitted, StateMachine},
 };
 use crate::sync::{
@@ -54,6 +54,5 @@ impl SharedState {
 }
 
 fn packed_state(machine: &StateMachine) -> u64 {
-    let admits_all = matches!(machine.state(), State::Closed | State::Disabled | State::MetricsOnly);
-    (machine.epoch() << 1) | u64::from(admits_all)
+    (machine.epoch() << 1) | u64::from(machine.state().admits_all())
 }

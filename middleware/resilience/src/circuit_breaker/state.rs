@@ -114,6 +114,14 @@ impl StateMachine {
         self.first_transition.take().or_else(|| self.transition.take())
     }
 
+    /// Ends the open time, so that probes decide.
+    pub fn end_open_time(&mut self, now: Instant) {
+        if let Phase::Open { until } = &mut self.phase {
+            *until = now.min(*until);
+        }
+        self.advance(now);
+    }
+
     /// Makes the transitions that depend on time alone: an open breaker becomes half-open at the
     /// end of its open time, and probes time out.
     pub fn advance(&mut self, now: Instant) {

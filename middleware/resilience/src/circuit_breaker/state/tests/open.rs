@@ -20,6 +20,21 @@ fn open_breaker_rejects_until_open_time_is_over() {
 }
 
 #[test]
+fn ended_open_time_lets_probes_decide() {
+    let mut bench = Bench::new(Config { open_ms: 5_000, probes: 1, ..time(10, 1) });
+    assert_eq!(bench.play("F"), State::Open);
+    bench.advance(1_000);
+    bench.machine.end_open_time(bench.now);
+    assert_eq!(bench.machine.state(), State::HalfOpen);
+    assert_eq!(bench.play("F"), State::Open);
+    assert_eq!(bench.machine.remaining(bench.now), Some(Duration::from_secs(10)), "a failed probe doubles the open time");
+    bench.machine.end_open_time(bench.now);
+    assert_eq!(bench.play("S"), State::Closed);
+    bench.machine.end_open_time(bench.now);
+    assert_eq!(bench.machine.state(), State::Closed, "only an open breaker has an open time");
+}
+
+#[test]
 fn open_time_doubles_up_to_the_maximum() {
     let mut bench = Bench::new(Config { open_ms: 5_000, max_open_ms: 30_000, probes: 1, ..time(10, 1) });
     bench.play("F");
