@@ -35,6 +35,8 @@ use crate::{
 
 /// Maximum time for which a due order may remain unclaimed. The audit reports it afterwards.
 const OVERDUE_AFTER: Duration = Duration::from_mins(1);
+/// The same while products rejects calls, when the worker claims only some orders per poll.
+const OVERDUE_AFTER_WHILE_LIMITED: Duration = Duration::from_hours(1);
 /// Maximum number of reservations per page. Products ends a page earlier if it has many bytes.
 const RESERVATIONS_PER_PAGE: u32 = 500;
 /// Maximum number of confirmed orders per query.
@@ -141,7 +143,7 @@ impl Audit {
     pub(crate) async fn check(&self, hours: u32) -> Result<Report, Error> {
         let now = self.clock.now();
         let since = Some(hours).filter(|hours| *hours > 0).and_then(|hours| now.checked_sub(time::Duration::hours(hours.into())));
-        let audit = self.store.audit(now, OVERDUE_AFTER, since).await?;
+        let audit = self.store.audit(now, self.overdue_after(), since).await?;
         let violations: Vec<String> = audit.findings.iter().map(ToString::to_string).collect();
         let deadline = Instant::now() + COMPARISON_TIMEOUT;
         let context = Context::background().on_behalf_of(Arc::new(Principal::on_behalf_of("orders"))).with_deadline(deadline);
@@ -153,6 +155,10 @@ impl Audit {
         log_violations(comparison.as_ref().map_or(&[][..], |comparison| &comparison.mismatches[..]));
         let counts = audit.counts.iter().map(|(status, count)| (status.as_str(), *count)).collect();
         Ok(Report { violations, counts, comparison })
+    }
+
+    fn overdue_after(&self) -> Duration {
+        if self.products.breaker_state().admits_all() { OVERDUE_AFTER } else { OVERDUE_AFTER_WHILE_LIMITED }
     }
 
     /// Lists the open reservations of products page by page; a reservation has the id of its order.

@@ -15,6 +15,7 @@ use tokio::{sync::Notify, time::Instant};
 use tracing::field::Empty;
 
 use crate::{
+    claim_pace::ClaimPace,
     config,
     fulfilment::FulfilOutcome,
     metrics,
@@ -44,8 +45,9 @@ impl Fulfiller {
     /// Fulfils due orders until the stop, then finishes the claimed ones.
     pub async fn run(self, Run { heartbeat, stop }: Run) -> job::Result {
         while !stop.is_cancelled() {
-            let claimed = heartbeat.record(self.fulfil_due().await);
-            if claimed == Some(self.config.batch as usize) {
+            let pace = ClaimPace::new(self.products.breaker_state(), self.config.batch as usize);
+            let claimed = heartbeat.record(self.fulfil_due(pace.limit).await);
+            if claimed.is_some_and(|claimed| pace.is_more_due(claimed)) {
                 continue;
             }
             tokio::select! {
@@ -58,9 +60,10 @@ impl Fulfiller {
     }
 
     /// Fulfils one batch of due orders and returns their number.
-    async fn fulfil_due(&self) -> Result<usize, Error> {
+    async fn fulfil_due(&self, limit: usize) -> Result<usize, Error> {
         let lease = Duration::from_millis(self.config.lease_ms);
-        let due = self.store.claim_fulfilments(self.clock.now(), lease, self.config.batch).await?;
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let due = self.store.claim_fulfilments(self.clock.now(), lease, limit).await?;
         let claimed = due.len();
         let deadline = Instant::now() + lease;
         stream::iter(due).for_each_concurrent(CONCURRENCY, |due| self.fulfil(due, deadline)).await;

@@ -41,7 +41,8 @@ mod tests {
         let unknown = |retry_after| FulfilOutcome::Unknown { retry_after };
         let delay = |outcome: FulfilOutcome, attempts| outcome.retry_delay(attempts, u32::MAX).unwrap();
         assert!(delay(unknown(None), 1) < delay(unknown(None), 3));
-        assert_eq!(delay(unknown(None), u32::MAX).as_secs(), 29, "just below the maximum");
-        assert_eq!(delay(unknown(Some(Duration::from_secs(5))), 1).as_secs(), 5);
+        assert_eq!(delay(unknown(None), u32::MAX).as_secs(), 4, "just below the maximum");
+        assert_eq!(delay(unknown(Some(Duration::from_secs(3))), 1).as_secs(), 3);
+        assert_eq!(delay(unknown(Some(Duration::from_secs(30))), 1).as_secs(), 5, "a longer delay is shortened");
     }
 }

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod archive;
 pub mod audit;
 mod background;
+mod claim_pace;
 pub mod config;
 pub mod erasure;
 pub mod fulfiller;

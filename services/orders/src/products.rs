@@ -4,6 +4,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use palisade_middleware::{
+    circuit_breaker::{BreakerHandle, State},
     client::Client,
     log_budget::LogBudget,
     naming,
@@ -68,12 +69,19 @@ static NOT_REVISABLE: [&Reason; 3] = [&reservation::NOT_CONFIRMED, &reservation:
 #[derive(Debug, Clone)]
 pub struct Products {
     client: ProductsServiceClient<Client>,
+    breaker: BreakerHandle,
 }
 
 impl Products {
     /// Creates the client over `client`.
     pub fn new(client: Client) -> Self {
-        Self { client: ProductsServiceClient::new(client) }
+        let breaker = client.breaker().clone();
+        Self { client: ProductsServiceClient::new(client), breaker }
+    }
+
+    /// Returns the state of the circuit breaker.
+    pub fn breaker_state(&self) -> State {
+        self.breaker.state()
     }
 
     /// Reserves the stock of an order, up to its maximum total, and confirms the reservation.

@@ -23,8 +23,8 @@ mod revision;
 
 pub use self::revision::{MAX_REVISED_VERSION, ReviseOutcome, RevisionEnd, RevisionRequest, request_revision};
 
-/// Maximum backoff between two attempts.
-pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// Maximum backoff between two attempts. Short: it delays orders after an outage of products.
+pub const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Upper bound of the backoff after the first attempt. Doubles with each further attempt.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(500);
 

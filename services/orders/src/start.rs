@@ -95,11 +95,18 @@ pub fn start_with_store(config: Config, opened: Opened, keys: Keys, process: &Pr
     // Reported but not required for readiness: orders are accepted without products, and their
     // sagas finish when it is back.
     let endpoints = client.endpoints().context("the client has no endpoints")?.clone();
-    readiness.watch("products", false, process.shutdown.clone(), health::grpc_probe(endpoints));
+    let (probe, breaker) = (health::grpc_probe(endpoints), client.breaker().clone());
+    readiness.watch("products", false, process.shutdown.clone(), health::on_recovery(probe, move || breaker.end_open_time()));
     let products = Products::new(client);
 
     let executor = SagaExecutor::new(store.clone(), products.clone(), clock.clone(), Duration::from_millis(config.saga.lease_ms));
-    let worker = Worker { store: store.clone(), executor: executor.clone(), clock: clock.clone(), config: config.saga.clone() };
+    let worker = Worker {
+        store: store.clone(),
+        executor: executor.clone(),
+        products: products.clone(),
+        clock: clock.clone(),
+        config: config.saga.clone(),
+    };
     let completed = Arc::new(Notify::new());
     let fulfiller = Fulfiller {
         store: store.clone(),

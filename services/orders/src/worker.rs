@@ -14,7 +14,9 @@ use palisade_middleware::{
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
+    claim_pace::ClaimPace,
     config,
+    products::Products,
     saga_executor::SagaExecutor,
     store::{Claimed, Store},
 };
@@ -29,6 +31,8 @@ pub struct Worker {
     pub store: Arc<dyn Store>,
     /// Executor of the sagas.
     pub executor: SagaExecutor,
+    /// Client of products, whose circuit breaker sets the pace.
+    pub products: Products,
     /// Source of the current time.
     pub clock: Arc<dyn Clock>,
     /// Poll interval, batch size and lease duration.
@@ -42,7 +46,8 @@ impl Worker {
         let poll_interval = Duration::from_millis(self.config.poll_interval_ms);
         while !stop.is_cancelled() {
             let free_slots = (self.config.batch as usize).saturating_sub(running.len());
-            let claimed = match self.claim_and_run(u32::try_from(free_slots).unwrap_or(u32::MAX), &mut running).await {
+            let pace = ClaimPace::new(self.products.breaker_state(), free_slots);
+            let claimed = match self.claim_and_run(u32::try_from(pace.limit).unwrap_or(u32::MAX), &mut running).await {
                 Ok(claimed) => {
                     heartbeat.success();
                     claimed
@@ -52,8 +57,7 @@ impl Worker {
                     0
                 }
             };
-            // Polls again at once while there are more due orders.
-            let delay = if claimed > 0 && claimed == free_slots { Duration::ZERO } else { poll_interval };
+            let delay = if pace.is_more_due(claimed) { Duration::ZERO } else { poll_interval };
             let wait = async {
                 tokio::select! {
                     () = stop.cancelled() => {}
@@ -69,12 +73,12 @@ impl Worker {
         Ok(())
     }
 
-    async fn claim_and_run(&self, free_slots: u32, running: &mut JoinSet<()>) -> Result<usize, crate::store::Error> {
-        if free_slots == 0 {
+    async fn claim_and_run(&self, limit: u32, running: &mut JoinSet<()>) -> Result<usize, crate::store::Error> {
+        if limit == 0 {
             return Ok(0);
         }
         let lease = Duration::from_millis(self.config.lease_ms);
-        let orders = self.store.claim_due(self.clock.now(), lease, free_slots).await?;
+        let orders = self.store.claim_due(self.clock.now(), lease, limit).await?;
         let claimed = orders.len();
         for order in orders {
             if planted!("worker forgets its orders") {

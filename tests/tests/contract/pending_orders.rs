@@ -1,5 +1,8 @@
 //! Pending orders: listed as stuck, retried, and resumed after a client disconnect.
 
+use std::{future::IntoFuture, time::Instant};
+
+use futures_util::future::join_all;
 use palisade_tests::{
     Client, Shop, eventually, servers,
     shop::{ALL_SCOPES, CUSTOMER},
@@ -33,6 +36,38 @@ async fn stuck_order_is_listed_and_retried() {
     assert_eq!(retry().await, 404, "a finished saga cannot be retried");
     let again = ask().await;
     assert_eq!((again.ok(202), again.header("idempotency-replayed")), (body, Some("true")));
+}
+
+/// Regression test: after an outage of products, orders wait neither for a long backoff nor for the
+/// open time of the circuit breaker.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_settle_soon_after_products_returns() {
+    const ORDERS: usize = 40;
+    // Longer than any wait of a test.
+    const OPEN_MS: &str = "3600000";
+    let mut shop = Shop::separate_with(None, None, |service, command| {
+        if service != "products" {
+            for key in ["OPEN_MS", "MAX_OPEN_MS"] {
+                command.env(format!("PALISADE_UPSTREAMS__PRODUCTS__CIRCUIT_BREAKER__{key}"), OPEN_MS);
+            }
+        }
+    });
+    let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
+    let product = create_product(&seller, 100).await;
+    shop.program_mut("products").kill();
+    let accepted = join_all((0..ORDERS).map(|_| order_request(&buyer, &[(&product, 1)]).into_future())).await;
+    let accepted: Vec<_> = accepted.iter().map(accepted_id).collect();
+    let breaker = async || shop.counted("orders", "palisade_breaker_state", &[r#"target="products""#, r#"scope="target""#]).await;
+    let products_up = async || shop.counted("orders", "palisade_dependency_up", &[r#"dependency="products""#]).await;
+    let is_down = async || products_up().await < 0.5 && (breaker().await - 1.0).abs() < 0.5;
+    eventually(async || is_down().await.then_some(())).await;
+
+    shop.program_mut("products").restart();
+    let returned = Instant::now();
+    for id in &accepted {
+        assert_eq!(wait_until_settled(&buyer, id).await["status"], "CONFIRMED");
+    }
+    println!("{ORDERS} orders settled {:?} after products returned", returned.elapsed());
 }
 
 /// Regression test: the order must not wait for the lease of an abandoned request to expire.
