@@ -81,6 +81,7 @@ impl ResponseOutcome {
     }
 
     /// Sets whether the response is a stream, whose end is the choice of its reader.
+    #[cfg_attr(not(any(feature = "opentelemetry", test)), expect(dead_code, reason = "for spans"))]
     pub(crate) fn of_stream(self, stream: bool) -> Self {
         Self { stream, ..self }
     }
@@ -205,6 +206,7 @@ impl ResponseOutcome {
     }
 
     /// Returns whether the reader of a stream ended it: it left, or the time that it chose is over.
+    #[cfg_attr(not(any(feature = "opentelemetry", test)), expect(dead_code, reason = "for spans"))]
     pub(crate) fn is_ended_by_reader(&self) -> bool {
         self.ended_by_reader || (self.stream && self.cancelled)
     }
