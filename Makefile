@@ -22,7 +22,7 @@ token: ## Mint a token: make token SUB=alice SCOPE="products:read orders:write"
 	@cargo run --locked --release --quiet -- token --sub "$(or $(SUB),demo)" --scope "$(or $(SCOPE),products:read products:write orders:read orders:write)"
 
 .PHONY: test
-# The installation waits for the network while the lints run.
+# The installation, which also builds a server, runs beside the build.
 ifeq ($(MAKECMDGOALS),test)
 MAKEFLAGS += --jobs=2
 endif
@@ -32,7 +32,7 @@ test: export TMPDIR ?= $(shell df --output=avail --block-size=1G /dev/shm 2>/dev
 test: export NEXTEST_TEST_THREADS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 # A backtrace hides the message of a failed assertion: `make test RUST_BACKTRACE=1` enables it.
 test: export RUST_BACKTRACE = 0
-test: tools lint types doc build ## Run all checks of CI: format, lints, docs, and every test on real servers
+test: style types tools build ## Check format and wording, and run every test on real servers
 	@rm -rf target/test-logs
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --locked --workspace; \
@@ -51,11 +51,14 @@ build: ## Build programs and tests in the debug profile
 	# twice.
 	cargo build --locked --workspace --all-targets
 
-.PHONY: lint
-lint: ## Check format, lints, commit subjects and wording
+.PHONY: style
+style: ## Check format, commit subjects and wording; included in `make test`
 	tests/lint/commits.sh
 	tests/lint/words.sh
 	cargo fmt --all --check
+
+.PHONY: lint
+lint: style types doc ## Run all static checks: style, types, documentation and clippy
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 .PHONY: types

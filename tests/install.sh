@@ -53,8 +53,8 @@ has_venv || plan="${plan:+$plan; }k6 $k6_version, Node.js $node_version and sche
 has_mongo || plan="${plan:+$plan; }a MongoDB-compatible server built into .tools/ (5-7 min, only once)"
 fold -s -w 100 <<EOF
 Test dependencies: ${plan:-everything is installed.}${plan:+. }${plan:+Nothing else on this machine is changed.} \
-\`make test\` then checks format, lints and docs, builds everything (about 10 min the first time) and \
-runs all tests on real servers (about 8 min). The times are for two cores.
+\`make test\` builds everything meanwhile (about 10 min the first time) and then runs all tests on real \
+servers (about 20 min). The times are for two cores.
 EOF
 
 if [ -n "$missing" ]; then

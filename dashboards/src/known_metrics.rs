@@ -23,7 +23,7 @@ pub struct KnownMetric {
 
 /// External metrics: name and labels. Kept short because the dashboards are about Palisade's own
 /// metrics.
-const EXTERNAL_METRICS: [(&str, &[&str]); 52] = [
+const EXTERNAL_METRICS: [(&str, &[&str]); 51] = [
     ("up", &TARGET_LABELS),
     ("probe_success", &TARGET_LABELS),
     ("scrape_duration_seconds", &TARGET_LABELS),
@@ -65,7 +65,6 @@ const EXTERNAL_METRICS: [(&str, &[&str]); 52] = [
     ("node_cpu_seconds_total", &["job", "instance", "cpu", "mode"]),
     ("node_memory_MemAvailable_bytes", &TARGET_LABELS),
     ("node_memory_MemTotal_bytes", &TARGET_LABELS),
-    ("node_load1", &TARGET_LABELS),
     ("node_pressure_cpu_waiting_seconds_total", &TARGET_LABELS),
     ("node_disk_io_time_seconds_total", DISK_LABELS),
     ("node_disk_read_bytes_total", DISK_LABELS),

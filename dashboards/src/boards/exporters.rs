@@ -184,12 +184,11 @@ fn node() -> Vec<Panel> {
             .query(optional(
                 (memory("node_memory_MemAvailable_bytes") / memory("node_memory_MemTotal_bytes")).complement().legend_prefix("used"),
             )),
-        timeseries("Load and pressure")
-            .description("Runnable processes (1 min), and the share of time in which some process waited for a CPU.")
-            .remediation("Load above the number of cores: every latency on this machine contains a wait.")
-            .unit(unit::NUMBER)
-            .query(optional(memory("node_load1").legend_prefix("load")))
-            .query(rate_by(external_metric("node_pressure_cpu_waiting_seconds_total"), []).legend_prefix("waiting")),
+        timeseries("CPU pressure")
+            .description("Share of time in which some process waited for a CPU.")
+            .remediation("Every latency on this machine contains this wait: see *CPU cores used* of Runtime.")
+            .share(0.3, 0.6)
+            .query(rate_by(external_metric("node_pressure_cpu_waiting_seconds_total"), [])),
         timeseries("Disk busy")
             .description("Share of time in which a device had work.")
             .remediation("At 100 % every commit waits: see the durations of the store operations.")

@@ -23,7 +23,7 @@ use crate::{attack::Attack, victim::Victim};
 /// Requests of the greedy user at once.
 const AT_ONCE: usize = 400;
 /// Answers to the greedy user before the others are judged: the limits adapt to the overload.
-const ADAPTED_AFTER: usize = 20 * AT_ONCE;
+const ADAPTED_AFTER: usize = 10 * AT_ONCE;
 
 /// Keeps the shop busy with a request of one user.
 async fn assert_others_served(name: &str, request: impl Fn(&Client, &str) -> Request + Clone + Send + 'static) {
