@@ -250,6 +250,27 @@ where
     run(&heartbeat, &stop, End::AtStop, job).await;
 }
 
+/// Runs `work` of a job immediately and then periodically, at most 1/20 of the time (duty cycle),
+/// until `stop`. The pause between runs is `pause` or 19 times the duration of the last run,
+/// whichever is longer.
+pub async fn run_with_duty_cycle<F: Future<Output = ()>>(
+    pause: Duration,
+    (heartbeat, stop): (&Heartbeat, CancellationToken),
+    mut work: impl FnMut() -> F,
+) {
+    const PAUSE_FACTOR: u32 = 19;
+    loop {
+        let started = Instant::now();
+        if stop.run_until_cancelled(work()).await.is_none() {
+            return;
+        }
+        let pause = pause.max(started.elapsed() * PAUSE_FACTOR);
+        if stop.run_until_cancelled(heartbeat.pause(tokio::time::sleep(pause))).await.is_none() {
+            return;
+        }
+    }
+}
+
 /// Runs `job` until it returns `Ok`, or until `stop`, which ends it at its next await.
 pub async fn complete<F, Fut>(heartbeat: Heartbeat, stop: CancellationToken, job: F)
 where

@@ -5,14 +5,12 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
-use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::{runtime::Handle, task::JoinHandle};
 use tracing::Instrument;
 
-use crate::{context, job::Heartbeat, metrics};
+use crate::{context, metrics};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -89,27 +87,6 @@ impl<T: Send + 'static> Drop for RunToCompletion<T> {
     }
 }
 
-/// Runs `work` immediately and then periodically, at most 1/20 of the time (duty cycle), until
-/// `stop`. The pause between runs is `pause` or 19 times the duration of the last run, whichever is
-/// longer.
-pub async fn run_with_duty_cycle<F: Future<Output = ()>>(
-    pause: Duration,
-    (heartbeat, stop): (&Heartbeat, CancellationToken),
-    mut work: impl FnMut() -> F,
-) {
-    const PAUSE_FACTOR: u32 = 19;
-    loop {
-        let started = Instant::now();
-        if stop.run_until_cancelled(work()).await.is_none() {
-            return;
-        }
-        let pause = pause.max(started.elapsed() * PAUSE_FACTOR);
-        if stop.run_until_cancelled(heartbeat.pause(tokio::time::sleep(pause))).await.is_none() {
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::sync::oneshot;
@@ -159,23 +136,5 @@ mod tests {
         let panics = std::panic::AssertUnwindSafe(run_to_completion(async { panic!("test panic") }));
         assert!(futures_util::FutureExt::catch_unwind(panics).await.is_err());
         assert_eq!(tasks(), before);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn duty_cycle_limits_frequency_and_stops_at_once() {
-        let (stop, started) = (CancellationToken::new(), Instant::now());
-        let (mut durations, mut run_times) = ([1, 0, 10, 0, 1_000].into_iter(), Vec::new());
-        let stopped = stop.clone();
-        let work = || {
-            run_times.push(started.elapsed().as_secs());
-            let takes = durations.next().unwrap();
-            if takes == 1_000 {
-                stopped.cancel();
-            }
-            tokio::time::sleep(Duration::from_secs(takes))
-        };
-        run_with_duty_cycle(Duration::from_mins(1), (&Heartbeat::new("test"), stop), work).await;
-        assert_eq!(run_times, [0, 61, 121, 321, 381]);
-        assert_eq!(started.elapsed().as_secs(), 381);
     }
 }

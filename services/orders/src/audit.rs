@@ -17,7 +17,6 @@ use palisade_middleware::{
     context::{self, Context},
     job,
     jobs::Run,
-    task,
 };
 use palisade_store::logged_violations;
 use serde_json::{Value, json};
@@ -90,7 +89,7 @@ pub(crate) async fn run_loop(audit: Audit, config: config::Audit, Run { heartbea
             }
         }
     };
-    task::run_with_duty_cycle(Duration::from_secs(config.interval_s), (heartbeat, stop), check).await;
+    job::run_with_duty_cycle(Duration::from_secs(config.interval_s), (heartbeat, stop), check).await;
     Ok(())
 }
 

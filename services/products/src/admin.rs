@@ -12,7 +12,7 @@ use axum::{
     routing::{delete, get},
 };
 use http::StatusCode;
-use palisade_middleware::{clock::Clock, job, jobs::Run, task};
+use palisade_middleware::{clock::Clock, job, jobs::Run};
 use palisade_store::logged_violations;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -65,7 +65,7 @@ pub async fn run_audit_loop(
             metrics::forget_audit();
         }
     };
-    task::run_with_duty_cycle(Duration::from_secs(config.interval_s), (heartbeat, stop), check).await;
+    job::run_with_duty_cycle(Duration::from_secs(config.interval_s), (heartbeat, stop), check).await;
     Ok(())
 }
 

@@ -158,3 +158,21 @@ async fn slow_work_with_signs_of_life_is_no_stall() {
     supervise(heartbeat, stop, job).await;
     assert_eq!(started.elapsed(), 10 * STEP);
 }
+
+#[tokio::test(start_paused = true)]
+async fn duty_cycle_limits_frequency_and_stops_at_once() {
+    let (stop, started) = (CancellationToken::new(), Instant::now());
+    let (mut durations, mut run_times) = ([1, 0, 10, 0, 1_000].into_iter(), Vec::new());
+    let stopped = stop.clone();
+    let work = || {
+        run_times.push(started.elapsed().as_secs());
+        let takes = durations.next().unwrap();
+        if takes == 1_000 {
+            stopped.cancel();
+        }
+        tokio::time::sleep(Duration::from_secs(takes))
+    };
+    run_with_duty_cycle(Duration::from_mins(1), (&Heartbeat::new("test"), stop), work).await;
+    assert_eq!(run_times, [0, 61, 121, 321, 381]);
+    assert_eq!(started.elapsed().as_secs(), 381);
+}
