@@ -19,8 +19,8 @@ instrumented_role! {
         /// status, with no release or fulfilment pending.
         async fn unsettled_orders(&self, subject: Subject) -> Result<Vec<(Status, u64)>, Error> = long_call("unsettled_orders", "orders");
 
-        /// Deletes up to `limit` idempotency keys of `subject`, and up to `limit` stored responses
-        /// that contain its orders under the keys of other subjects.
+        /// Deletes up to `limit` idempotency keys of `subject`. If these are all, also up to
+        /// `limit` stored responses that contain its orders under the keys of other subjects.
         async fn erase_keys(&self, subject: Subject, limit: u32) -> Result<ErasedKeys, Error> = long_call("erase_keys", "idempotency_keys");
 
         /// Replaces `subject` by `pseudonym` in up to `limit` orders after the id `after`, with

@@ -15,6 +15,7 @@ use crate::{
     },
 };
 
+/// Looks for responses, which reads all keys, only with the last keys of the subject.
 const ERASE_KEYS: &str = "
     WITH keys AS (
         DELETE FROM idempotency_keys
@@ -22,7 +23,8 @@ const ERASE_KEYS: &str = "
     ), responses AS (
         UPDATE idempotency_keys SET answer = NULL WHERE (subject, key) IN (
             SELECT subject, key FROM idempotency_keys
-            WHERE subject <> $1 AND answer IS NOT NULL AND order_id IN (SELECT id FROM orders WHERE user_id = $1) LIMIT $2
+            WHERE subject <> $1 AND answer IS NOT NULL AND order_id IN (SELECT id FROM orders WHERE user_id = $1)
+            LIMIT CASE WHEN (SELECT count(*) FROM keys) < $2 THEN $2 ELSE 0 END
         ) RETURNING 1
     )
     SELECT (SELECT count(*) FROM keys), (SELECT count(*) FROM responses)";

@@ -18,7 +18,7 @@ use crate::{
 const ERASE_KEYS: &str = "
     DELETE FROM idempotency_keys
     WHERE (subject, key) IN (SELECT subject, key FROM idempotency_keys WHERE subject = $1 LIMIT $2)";
-/// Reads all keys, so it does not run on the connection of the writes.
+/// Reads all keys: not on the connection of the writes, and only with the last keys of the subject.
 const FIND_RESPONSES: &str = "
     SELECT subject, key FROM idempotency_keys
     WHERE subject <> $1 AND answer IS NOT NULL AND order_id IN (SELECT id FROM orders WHERE user_id = $1) LIMIT $2";
@@ -51,13 +51,16 @@ impl ErasureStore for SqliteStore {
     }
 
     async fn erase_keys(&self, subject: Subject, limit: u32) -> Result<ErasedKeys, Error> {
+        let delete = sqlx::query(ERASE_KEYS).bind(subject.as_str()).bind(limit);
+        let keys = delete.execute(&mut *self.writer.acquire().await?).await?.rows_affected();
+        let mut responses = 0;
+        if keys == u64::from(limit) {
+            return Ok(ErasedKeys { keys, responses });
+        }
         let find = sqlx::query_as(FIND_RESPONSES).bind(subject.as_str()).bind(limit);
         let found: Vec<(String, String)> = find.fetch_all(&mut *self.readers.acquire().await?).await?;
         let mut db = self.writer.acquire().await?;
         let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-        let delete = sqlx::query(ERASE_KEYS).bind(subject.as_str()).bind(limit);
-        let keys = delete.execute(&mut *transaction).await?.rows_affected();
-        let mut responses = 0;
         for (holder, key) in found {
             let erase = sqlx::query(ERASE_RESPONSE).bind(holder).bind(key);
             responses += erase.execute(&mut *transaction).await?.rows_affected();
