@@ -29,26 +29,20 @@ pub async fn erase(store: &dyn Store, subject: &Subject, pseudonym: &Subject) ->
             break;
         }
     }
-    let mut erased = Erased::default();
+    Ok(Erased {
+        keys: repeat(|| store.erase_keys(subject.clone(), BATCH)).await?,
+        entries: repeat(|| store.erase_authors(subject.clone(), pseudonym.clone(), BATCH)).await?,
+        history: repeat(|| store.erase_actors(subject.clone(), pseudonym.clone(), BATCH)).await?,
+    })
+}
+
+/// Repeats a batch until it changes nothing. Returns the sum of the changes.
+async fn repeat<F: Future<Output = Result<u64, Error>>>(batch: impl Fn() -> F) -> Result<u64, Error> {
+    let mut all = 0;
     loop {
-        let keys = store.erase_keys(subject.clone(), BATCH).await?;
-        if keys == 0 {
-            break;
+        match batch().await? {
+            0 => return Ok(all),
+            changes => all += changes,
         }
-        erased.keys += keys;
-    }
-    loop {
-        let entries = store.erase_authors(subject.clone(), pseudonym.clone(), BATCH).await?;
-        if entries == 0 {
-            break;
-        }
-        erased.entries += entries;
-    }
-    loop {
-        let entries = store.erase_actors(subject.clone(), pseudonym.clone(), BATCH).await?;
-        if entries == 0 {
-            return Ok(erased);
-        }
-        erased.history += entries;
     }
 }
