@@ -28,6 +28,20 @@ fn shop_sampling(ratio: &str, collector: &Collector) -> Shop {
     })
 }
 
+fn unsampled_all_in_one(collector: &Collector) -> Shop {
+    Shop::all_in_one_with(|command| {
+        collector.configure(command);
+        command.env("PALISADE_TELEMETRY__SAMPLE_RATIO", "0");
+    })
+}
+
+/// Sends verdicts to products, as a service that called it would.
+async fn send_verdicts(shop: &Shop, verdicts: &str) {
+    let products = Client::new(shop.grpc_url("products"), None).with_http2();
+    let check = products.request(reqwest::Method::POST, "/grpc.health.v1.Health/Check").header("content-type", "application/grpc");
+    check.header("x-kept-traces", verdicts).body(vec![0; 5]).attempt().await.unwrap();
+}
+
 /// Returns whether the trace has its root, and each attempt of each call the span of the service
 /// that served it.
 fn is_whole(trace: &Trace) -> bool {
@@ -157,9 +171,7 @@ async fn other_requests_have_no_trace_whoever_asks() {
     // A verdict from outside: over HTTP, and over gRPC without the id of the calling span.
     let verdicts = ids.iter().map(|id| format!("{id}-000000000000000b")).collect::<Vec<_>>().join(",");
     seller.get("/livez").header("x-kept-traces", &verdicts).attempt().await.unwrap();
-    let products = Client::new(shop.grpc_url("products"), None).with_http2();
-    let check = products.request(reqwest::Method::POST, "/grpc.health.v1.Health/Check").header("content-type", "application/grpc");
-    check.header("x-kept-traces", &verdicts).body(vec![0; 5]).attempt().await.unwrap();
+    send_verdicts(&shop, &verdicts).await;
     let admin = Client::new(shop.admin_url("products"), None);
     let expired = async || {
         let metrics = admin.get("/metrics").attempt().await.ok()?.text();
@@ -178,10 +190,7 @@ async fn other_requests_have_no_trace_whoever_asks() {
 #[tokio::test]
 async fn direct_grpc_callers_do_not_choose_sampling() {
     let collector = Collector::start();
-    let shop = Shop::all_in_one_with(|command| {
-        collector.configure(command);
-        command.env("PALISADE_TELEMETRY__SAMPLE_RATIO", "0");
-    });
+    let shop = unsampled_all_in_one(&collector);
     let product = create_product(&shop.client("seller", ALL_SCOPES), 1).await;
     let mut products = ProductsServiceClient::new(shop.grpc_channel("products"));
     let token = shop.service_token("products", "direct", "products:read");
@@ -195,10 +204,7 @@ async fn direct_grpc_callers_do_not_choose_sampling() {
     for (id, flags) in ids.iter().zip(["01", "00"]) {
         products.find_one(call(product.clone(), format!("00-{id}-000000000000000b-{flags}"))).await.unwrap();
     }
-    let check = Client::new(shop.grpc_url("products"), None).with_http2();
-    let check = check.request(reqwest::Method::POST, "/grpc.health.v1.Health/Check").header("content-type", "application/grpc");
-    let verdicts = ids.map(|id| format!("{id}-000000000000000b")).join(",");
-    check.header("x-kept-traces", &verdicts).body(vec![0; 5]).attempt().await.unwrap();
+    send_verdicts(&shop, &ids.map(|id| format!("{id}-000000000000000b")).join(",")).await;
 
     // The trace of a failure is kept, as for every caller.
     let failed = "0000000000000000000000000000000e";
@@ -224,10 +230,7 @@ async fn tail_sampling_can_be_switched_off() {
 #[tokio::test]
 async fn services_of_the_all_in_one_have_their_own_names() {
     let collector = Collector::start();
-    let shop = Shop::all_in_one_with(|command| {
-        collector.configure(command);
-        command.env("PALISADE_TELEMETRY__SAMPLE_RATIO", "0");
-    });
+    let shop = unsampled_all_in_one(&collector);
     let seller = shop.client("seller", ALL_SCOPES);
     let product = create_product(&seller, 1).await;
     let answer = order_request(&seller, &[(&product, 2)]).await;
